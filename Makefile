@@ -1,0 +1,50 @@
+# One command each; all of them work in a fresh clone.
+#   make demo          make the synthetic data set and run TJLS on it
+#   make demo-compare  the same for Random and full supervision, then compare
+#   make test          ruff and pytest, the same as CI
+#   make ops           compile mmcv's ops into .venv (10-30 minutes, needs a C++ compiler)
+#   make lint          ruff only
+#   make clean         remove the demo's outputs and the caches; .venv stays
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The stamp of a finished installation: an interrupted one is done again.
+INSTALLED := .venv/.installed
+
+.PHONY: demo demo-compare test ops lint clean
+
+demo: $(INSTALLED)
+	$(BIN)/python tools/make_demo_data.py --out data/demo
+	$(BIN)/python tools/al_train.py configs/demo_tjls.py
+
+demo-compare: demo
+	$(BIN)/python tools/al_train.py configs/demo_random.py
+	$(BIN)/python tools/al_train.py configs/demo_full.py
+	$(BIN)/python tools/al_compare.py work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+
+# Without --no-cache-dir pip would take the wheel without ops that it built before.
+# For the CUDA ops, set FORCE_CUDA=1 and have the CUDA toolkit of torch's version.
+ops: $(INSTALLED)
+	MMCV_WITH_OPS=1 CFLAGS="-g0 -O2" $(BIN)/python -m pip install \
+	    --disable-pip-version-check --verbose --no-cache-dir --no-build-isolation \
+	    --no-binary onedl-mmcv --no-deps --force-reinstall \
+	    "$$(grep '^onedl-mmcv==' requirements/demo.txt)"
+
+$(INSTALLED): requirements/demo.txt setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	    -r requirements/demo.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	    --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf data/demo work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
+	rm -rf build dist .pytest_cache .ruff_cache
+	find tjls_mm tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +

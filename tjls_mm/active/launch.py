@@ -1,0 +1,25 @@
+"""Start several processes' communication before the first Runner does."""
+
+import os
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
+
+
+def init_launcher(launcher: str, cfg: Config) -> None:
+    """Initialise torch.distributed for a launcher of MMEngine.
+
+    Args:
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        cfg: Config of the trial, for ``env_cfg.dist_cfg``.
+    """
+    if launcher == 'none' or is_distributed():
+        return
+    if not torch.cuda.is_available() and launcher == 'pytorch':
+        # MMEngine's launcher picks a GPU first and fails where there is none.
+        torch.distributed.init_process_group('gloo')
+        return
+    dist_cfg = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {'backend': 'nccl'})
+    init_dist(launcher, **dist_cfg)
+    os.environ.setdefault('RANK', str(torch.distributed.get_rank()))

@@ -1,0 +1,248 @@
+"""Stand-ins for what the installed OpenMMLab and PyTorch set lacks.
+
+Importing this module makes ``import mmdet.models`` work where mmcv was installed
+without its compiled ops and where torchvision was built for another torch. Where
+nothing is missing it changes nothing. No other module of the project touches the
+packages it builds on.
+"""
+
+import functools
+import importlib.machinery
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Rows compared at once. Larger blocks compare more boxes that an earlier row of the
+# same block drops, smaller ones cost more calls.
+_BLOCK = 96
+
+# torch drops the declared schemas when their Library object is collected.
+_torchvision_schemas = None
+
+
+def mend_torchvision() -> None:
+    """Let torchvision import where its compiled library does not load.
+
+    That is the case for a torchvision built for CUDA beside a CPU build of torch.
+    It registers Python kernels for two compiled operators, which fails while their
+    schemas are missing; declaring the schemas is enough for its Python transforms.
+    Calling the operators still raises.
+    """
+    global _torchvision_schemas
+    if 'torchvision' in sys.modules or _torchvision_schemas is not None:
+        return
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or _load_torchvision_library(spec):
+        return
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for name in ('nms', 'qnms'):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(
+                f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
+            )
+    _torchvision_schemas = library
+
+
+def _load_torchvision_library(spec: importlib.machinery.ModuleSpec) -> bool:
+    """Load torchvision's operators the way its own import does, without that import.
+
+    The library alone loads in milliseconds, the package takes a second.
+    """
+    for folder in spec.submodule_search_locations:
+        finder = importlib.machinery.FileFinder(
+            folder,
+            (
+                importlib.machinery.ExtensionFileLoader,
+                importlib.machinery.EXTENSION_SUFFIXES,
+            ),
+        )
+        library = finder.find_spec('_C')
+        if library is not None:
+            try:
+                torch.ops.load_library(library.origin)
+            except (OSError, RuntimeError):
+                return False
+            return True
+    return False
+
+
+@functools.cache
+def _torchvision_nms_works(device_type: str) -> bool:
+    """Whether torchvision's compiled NMS runs on this kind of device.
+
+    ``hasattr(torch.ops.torchvision, 'nms')`` is true once the bare schema is
+    declared, and a CPU build has no kernel for CUDA: only a call tells.
+    """
+    try:
+        torch.ops.torchvision.nms(
+            torch.zeros(1, 4, device=device_type),
+            torch.zeros(1, device=device_type),
+            0.5,
+        )
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def box_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0
+) -> Tensor:
+    """Greedy non-maximum suppression: mmcv's compiled ``nms``, box for box.
+
+    Args:
+        boxes: Boxes as xyxy in pixels, shape (N, 4).
+        scores: One score per box, shape (N,).
+        iou_threshold: A box that overlaps a kept, higher scored box by more than
+            this is dropped, in [0, 1].
+        offset: 1 where a box of xyxy (0, 0, 0, 0) covers one pixel, else 0.
+
+    Returns:
+        Indices of the kept boxes, highest score first, shape (M,), int64.
+    """
+    if boxes.numel() == 0:
+        return boxes.new_zeros((0,), dtype=torch.long)
+    # The compiled op's own call, not a stable sort: equal scores must fall the
+    # same way.
+    order = scores.sort(dim=0, descending=True)[1]
+    ranked = boxes.detach()[order].float()
+    # The compiled op takes a C float: 0.6 becomes 0.60000002, and an overlap of
+    # exactly that must stay.
+    threshold = np.float32(iou_threshold)
+    if offset == 0 and _torchvision_nms_works(ranked.device.type):
+        # Falling numbers for scores: the order is settled.
+        ranks = torch.arange(len(ranked), 0, -1, device=ranked.device).float()
+        kept = torch.ops.torchvision.nms(ranked, ranks, float(threshold))
+    else:
+        kept = _keep_greedily(ranked.cpu().numpy(), threshold, offset)
+        kept = torch.from_numpy(kept).to(order.device)
+    return order[kept]
+
+
+# Boxes without area divide 0 by 0 and far ones overflow, in the compiled op as here.
+@np.errstate(all='ignore')
+def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.ndarray:
+    """Rows that greedy suppression keeps.
+
+    Args:
+        boxes: Boxes as xyxy, highest score first, shape (N, 4), float32.
+        threshold: Overlap above which the later row is dropped.
+        offset: Added to widths and heights.
+
+    Returns:
+        The kept rows, ascending, shape (M,), int64.
+    """
+    area = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
+    # Where every pair counts as overlapping, distant boxes do too.
+    groups = _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(area))]
+    kept = np.zeros(len(boxes), dtype=bool)
+    for rest in groups:
+        while len(rest):
+            head = rest[:_BLOCK]
+            overlaps = _overlaps(boxes, area, head, rest, offset) > threshold
+            alive = np.ones(len(head), dtype=bool)
+            # harmless[i, j]: row i leaves row j alone.
+            harmless = ~np.triu(overlaps[:, : len(head)], k=1)
+            for i, row in enumerate(harmless):
+                if alive[i]:
+                    alive &= row
+            kept[head[alive]] = True
+            dropped = overlaps[alive, len(head) :].any(axis=0)
+            rest = rest[len(head) :][~dropped]
+    return np.flatnonzero(kept)
+
+
+def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
+    """Split rows into groups that do not touch along x.
+
+    ``batched_nms`` moves each class by more than the image's size, so its classes
+    fall apart here, and most pairs need no comparison.
+
+    Returns:
+        Ascending rows of each group.
+    """
+    rows = np.argsort(boxes[:, 0], kind='stable')
+    reach = np.maximum.accumulate(boxes[rows, 2])
+    # The same expression as a width in `_overlaps`, so that rounding cannot differ.
+    gaps = np.flatnonzero(reach[:-1] - boxes[rows[1:], 0] + offset <= 0) + 1
+    cuts = [0]
+    for gap in gaps.tolist():
+        if gap - cuts[-1] >= _BLOCK:  # smaller groups cost more than they save
+            cuts.append(gap)
+    return [np.sort(group) for group in np.split(rows, cuts[1:])]
+
+
+def _overlaps(
+    boxes: np.ndarray,
+    area: np.ndarray,
+    rows: np.ndarray,
+    others: np.ndarray,
+    offset: int,
+) -> np.ndarray:
+    """Intersection over union, (len(rows), len(others)), rounded as compiled.
+
+    The float operations and their order are the compiled op's. A box with NaN
+    yields NaN, which is above no threshold.
+    """
+    x1, y1, x2, y2 = boxes[rows].T[:, :, None]
+    other_x1, other_y1, other_x2, other_y2 = boxes[others].T
+    width = np.minimum(x2, other_x2)
+    width -= np.maximum(x1, other_x1)
+    width += offset
+    height = np.minimum(y2, other_y2)
+    height -= np.maximum(y1, other_y1)
+    height += offset
+    inter = np.maximum(width, 0, out=width)
+    inter *= np.maximum(height, 0, out=height)
+    union = area[rows][:, None] + area[others]
+    union -= inter
+    return np.divide(inter, union, out=union)
+
+
+class _MissingOps(types.ModuleType):
+    """Takes the place of ``mmcv._ext``: ``nms`` works, other ops raise."""
+
+    nms = staticmethod(box_nms)
+
+    @staticmethod
+    def get_compiler_version() -> str:
+        """For mmcv's environment report."""
+        return 'not compiled, tjls_mm.compat stands in'
+
+    get_compiling_cuda_version = get_compiler_version
+
+    def __getattr__(self, name: str):
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs):
+            raise RuntimeError(
+                f"mmcv's compiled op '{name}' is not installed: this mmcv came "
+                'without compiled ops. Run `make ops` to compile them (10-30 '
+                'minutes), or install an mmcv wheel built for this torch.'
+            )
+
+        missing.__name__ = name
+        return missing
+
+
+def mend_mmcv() -> None:
+    """Provide ``mmcv._ext`` where mmcv was installed without compiled ops."""
+    if 'mmcv._ext' in sys.modules:
+        return
+    spec = importlib.util.find_spec('mmcv')
+    if spec is None:
+        return
+    path = list(spec.submodule_search_locations)
+    if importlib.machinery.PathFinder.find_spec('mmcv._ext', path):
+        return
+    module = _MissingOps('mmcv._ext', 'Stand-in by tjls_mm.compat.')
+    module.__spec__ = importlib.machinery.ModuleSpec('mmcv._ext', None)
+    sys.modules['mmcv._ext'] = module
+
+
+mend_torchvision()
+mend_mmcv()

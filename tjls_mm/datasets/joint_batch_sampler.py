@@ -1,0 +1,202 @@
+"""Which images make up training batch k."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dist import get_dist_info
+
+from tjls_mm.randomness import derive_seed, generator
+from tjls_mm.registry import DATA_SAMPLERS
+
+
+@DATA_SAMPLERS.register_module()
+class JointBatchSampler:
+    """Batches of labelled and pool images, a pure function of seed, stage and k.
+
+    Labelled and pool images are endless streams of shuffled passes: every batch is
+    full, a batch may span two passes, and the pool repeats where it is shorter.
+    With several processes each takes its part of the joint batch, so that n
+    processes with batches of B/n see the images of one process with batches of B.
+
+    Without pool images a batch holds ``batch_size`` labelled images.
+
+    Args:
+        sampler: A sampler of MMEngine, for its ``dataset`` (a JointDataset) and,
+            where ``seed`` is None, its seed.
+        batch_size: Images per batch and process.
+        composition: 'mixed', half labelled and half pool in a seeded order, or
+            'pure', all labelled and all pool in turn.
+        update: 'joint', or 'alternate': with 'mixed' every batch is served twice,
+            for the task's and for the sampler's update.
+        pool_ratio: Pool images that training may see, as a multiple of the
+            labelled images; at most all of them.
+        redraw_pool: Draw those pool images anew for every pass over them.
+        accumulative_counts: Iterations per update: with 'alternate' so many
+            batches are served before they are served again.
+        seed: Seed of the trial.
+        stage: Stage of the trial.
+
+    Raises:
+        ValueError: If the batch size is odd with 'mixed', or an argument is not
+            one of the above.
+    """
+
+    def __init__(
+        self,
+        sampler,
+        batch_size: int,
+        composition: str = 'mixed',
+        update: str = 'joint',
+        pool_ratio: float = 1.0,
+        redraw_pool: bool = False,
+        accumulative_counts: int = 1,
+        seed: int | None = None,
+        stage: int = 0,
+    ) -> None:
+        if composition not in ('mixed', 'pure'):
+            raise ValueError(
+                f"composition must be 'mixed' or 'pure', got {composition!r}"
+            )
+        if update not in ('joint', 'alternate'):
+            raise ValueError(f"update must be 'joint' or 'alternate', got {update!r}")
+        if pool_ratio <= 0:
+            raise ValueError(f'pool_ratio must be positive, got {pool_ratio}')
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.n_labelled = sampler.dataset.n_labelled
+        self.n_pool = sampler.dataset.n_pool
+        self.composition = composition if self.n_pool else 'plain'
+        if self.composition == 'mixed' and batch_size % 2:
+            raise ValueError(
+                f'A mixed batch is half labelled, half pool: batch_size must be '
+                f'even, got {batch_size}.'
+            )
+        self.repeats = 2 if (update, self.composition) == ('alternate', 'mixed') else 1
+        self.accumulative_counts = accumulative_counts
+        self.pool_size = min(max(1, round(pool_ratio * self.n_labelled)), self.n_pool)
+        self.redraw_pool = redraw_pool
+        self.seed = int(sampler.seed if seed is None else seed)
+        self.stage = stage
+        self.rank, self.world_size = get_dist_info()
+        self._start = 0
+        self._unique = False
+
+    def start_at(self, iteration: int, unique: bool = False) -> None:
+        """Let the next iterator begin at an iteration.
+
+        Args:
+            iteration: Number of iterations done; of batches, with ``unique``.
+            unique: Serve every batch once, for a loop that repeats it itself.
+        """
+        self._start, self._unique = iteration, unique
+
+    def batch_number(self, iteration: int) -> int:
+        """Which batch an iteration trains on."""
+        if self.repeats == 1:
+            return iteration
+        block = iteration // (self.repeats * self.accumulative_counts)
+        return block * self.accumulative_counts + iteration % self.accumulative_counts
+
+    def __len__(self) -> int:
+        """Batches of one pass over the labelled images, rounded up."""
+        return -(-self.n_labelled // self._labelled_per_batch())
+
+    def _labelled_per_batch(self) -> int:
+        half = 1 if self.composition == 'plain' else 2
+        return self.batch_size * self.world_size // half
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        iteration = self._start
+        while True:
+            number = iteration if self._unique else self.batch_number(iteration)
+            yield self.batch(number)
+            iteration += 1
+
+    def batch(self, number: int) -> list[tuple[int, int]]:
+        """This process's part of a batch.
+
+        Args:
+            number: Number of the batch in the stage, from 0.
+
+        Returns:
+            (index into the JointDataset, seed of the transforms) per image.
+        """
+        size, total = self.batch_size, self.batch_size * self.world_size
+        if self.composition == 'plain':
+            images = self._labelled(number * total, total)
+            rows = range(self.rank * size, (self.rank + 1) * size)
+        elif self.composition == 'pure':
+            part = self._pool if number % 2 else self._labelled
+            images = part(number // 2 * total, total)
+            rows = range(self.rank * size, (self.rank + 1) * size)
+        else:
+            half = total // 2
+            images = self._labelled(number * half, half)
+            images += self._pool(number * half, half)
+            own = np.arange(self.rank * size // 2, (self.rank + 1) * size // 2)
+            rows = np.concatenate([own, own + half])
+            # With a fixed layout an image's slot would tell its membership.
+            rows = generator(
+                self.seed, self.stage, 'order', number, self.rank
+            ).permutation(rows)
+        return [
+            (images[row], derive_seed(self.seed, self.stage, 'sample', number, row))
+            for row in map(int, rows)
+        ]
+
+    def _labelled(self, start: int, count: int) -> list[int]:
+        return [
+            int(
+                _pass_order(self.seed, self.stage, 'labelled', turn, self.n_labelled)[i]
+            )
+            for turn, i in _positions(start, count, self.n_labelled)
+        ]
+
+    def _pool(self, start: int, count: int) -> list[int]:
+        return [
+            self.n_labelled + int(self._pool_subset(turn)[order[i]])
+            for turn, i in _positions(start, count, self.pool_size)
+            for order in [
+                _pass_order(self.seed, self.stage, 'pool', turn, self.pool_size)
+            ]
+        ]
+
+    def _pool_subset(self, turn: int) -> np.ndarray:
+        draw = turn if self.redraw_pool else 0
+        return _subset(self.seed, self.stage, draw, self.n_pool, self.pool_size)
+
+    def pool_images_seen(self, n_batches: int) -> set[int]:
+        """Positions in the pool that the first batches of a stage contain.
+
+        Args:
+            n_batches: How many batches, of all processes together.
+
+        Returns:
+            Positions in [0, n_pool).
+        """
+        if self.composition == 'plain':
+            return set()
+        if self.composition == 'pure':
+            count = n_batches // 2 * self.batch_size * self.world_size
+        else:
+            count = n_batches * self.batch_size * self.world_size // 2
+        if not self.redraw_pool and count >= self.pool_size:
+            return set(map(int, self._pool_subset(0)))
+        return {i - self.n_labelled for i in self._pool(0, count)}
+
+
+def _positions(start: int, count: int, length: int) -> Iterator[tuple[int, int]]:
+    """(pass, position in the pass) of a stretch of an endless stream."""
+    return (divmod(i, length) for i in range(start, start + count))
+
+
+@functools.lru_cache(maxsize=8)
+def _pass_order(seed: int, stage: int, part: str, turn: int, length: int) -> np.ndarray:
+    return generator(seed, stage, part, turn).permutation(length)
+
+
+@functools.lru_cache(maxsize=4)
+def _subset(seed: int, stage: int, draw: int, length: int, size: int) -> np.ndarray:
+    rng = generator(seed, stage, 'pool subset', draw)
+    return np.sort(rng.choice(length, size, replace=False))

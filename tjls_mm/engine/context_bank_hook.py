@@ -1,0 +1,64 @@
+"""Fill the context bank before whoever needs it."""
+
+import torch
+import torch.distributed as dist
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch.utils.data import DataLoader
+
+from tjls_mm.models.bottlenecks import batch_bottlenecks, fill_context_banks
+from tjls_mm.registry import DATASETS, HOOKS
+
+
+@HOOKS.register_module()
+class ContextBankHook(Hook):
+    """Refresh the context bank at the end of training and before evaluations.
+
+    It comes before the hook that writes checkpoints, so that a checkpoint holds
+    the bank of its weights. Buffers of process 0 are copied to all others first:
+    what is evaluated is what is saved. Models without a bank are left alone.
+
+    Args:
+        dataset: Config of the reference images, through the test pipeline
+            without annotations: half of a batch labelled, then pool images.
+        batch_size: Images per forward pass.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, dataset: dict | None = None, batch_size: int = 16) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self._filled_at: int | None = None
+
+    def before_val(self, runner) -> None:
+        """Refresh for evaluations during training."""
+        self._refresh(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        """Refresh before the weights are saved."""
+        self._refresh(runner)
+
+    def _refresh(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if self._filled_at == runner.iter:
+            return
+        self._filled_at = runner.iter
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for buffer in model.buffers():
+                if buffer.numel():
+                    dist.broadcast(buffer, src=0)
+        if not batch_bottlenecks(model):
+            return
+        if self.dataset is None:
+            raise ValueError(
+                'ContextBankHook needs dataset: the config of the reference images.'
+            )
+        with torch.random.fork_rng():
+            loader = DataLoader(
+                DATASETS.build(self.dataset),
+                batch_size=self.batch_size,
+                collate_fn=pseudo_collate,
+            )
+            fill_context_banks(model, loader)

@@ -1,0 +1,152 @@
+"""Checkpoints that survive a kill at any moment."""
+
+import time
+from pathlib import Path
+
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner.checkpoint import weights_to_cpu
+
+from tjls_mm import __version__
+from tjls_mm.errors import InputError
+from tjls_mm.files import atomic_path, write_text
+from tjls_mm.registry import HOOKS
+
+MODEL_FILE = 'model.pth'
+RESUME_GLOB = 'iter_*.pth'
+
+
+@HOOKS.register_module()
+class StageCheckpointHook(Hook):
+    """Save the state of training now and then, and the weights at its end.
+
+    Files are written under a temporary name and renamed; the one before is
+    removed after. They hold tensors and plain types only, so that they load with
+    torch's safe loading.
+
+    Args:
+        interval: Save every so many iterations. Defaults to by time only.
+        interval_s: Save when so many seconds have passed since the last save.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int | None = None, interval_s: float = 300.0) -> None:
+        self.interval = interval
+        self.interval_s = interval_s
+        self._saved_at = time.monotonic()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Go on counting the seconds of training."""
+        seconds = checkpoint.get('meta', {}).get('train_seconds', 0.0)
+        runner.train_loop.train_seconds = seconds
+
+    def after_train_iter(
+        self, runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
+        """Save if it is time to."""
+        done = batch_idx + 1
+        due = self.interval and done % self.interval == 0
+        due = due or time.monotonic() - self._saved_at >= self.interval_s
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        # Gradients half accumulated are in no checkpoint.
+        if due and done % counts == 0 and done < runner.max_iters:
+            if is_main_process():
+                self._save_state(runner, done)
+            self._saved_at = time.monotonic()
+
+    def after_train_epoch(self, runner) -> None:
+        """Save the weights; the states of training are no longer needed."""
+        if is_main_process():
+            folder = Path(runner.work_dir)
+            content = {'meta': _meta(runner), 'state_dict': _weights(runner)}
+            with atomic_path(folder / MODEL_FILE) as path:
+                torch.save(content, path)
+            _remove(folder.glob(RESUME_GLOB))
+            (folder / 'last_checkpoint').unlink(missing_ok=True)
+        barrier()
+
+    def _save_state(self, runner, done: int) -> None:
+        folder = Path(runner.work_dir)
+        older = list(folder.glob(RESUME_GLOB))
+        meta = _meta(runner)
+        meta.update(iter=done, epoch=0, train_seconds=runner.train_loop.train_seconds)
+        content = {
+            'meta': meta,
+            'state_dict': _weights(runner),
+            'optimizer': _plain(runner.optim_wrapper.state_dict()),
+            'param_schedulers': [
+                _plain(s.state_dict()) for s in runner.param_schedulers or []
+            ],
+            # MMEngine asks for it; its buffers do not load safely.
+            'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        }
+        path = folder / f'iter_{done}.pth'
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+        write_text(folder / 'last_checkpoint', str(path))
+        _remove(p for p in older if p != path)
+
+
+def _remove(paths) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _meta(runner) -> dict:
+    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+    return {
+        'tjls_mm': __version__,
+        'dataset_meta': _plain(metainfo),
+        'iter': runner.iter,
+        'epoch': 0,
+        'seed': runner.seed,
+    }
+
+
+def _weights(runner) -> dict:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return dict(weights_to_cpu(model.state_dict()))
+
+
+def _plain(value):
+    """Keep tensors and plain types; what a constructor makes again is left out."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        kept = {k: _plain(v) for k, v in value.items() if _is_plain(v)}
+        return kept
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(v) for v in value)
+    return value
+
+
+def _is_plain(value) -> bool:
+    return value is None or isinstance(
+        value, (torch.Tensor, dict, list, tuple, str, int, float, bool)
+    )
+
+
+def read_checkpoint(path: Path, advice: str) -> dict:
+    """Load a checkpoint of ours safely, on the CPU.
+
+    Args:
+        path: Of the file.
+        advice: What to do where it cannot be read, for the message.
+
+    Raises:
+        InputError: If the file is not such a checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        content['meta'], content['state_dict']
+    # torch.load raises whatever its zip reader, unpickler or the file system do.
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f'{path} is not a readable checkpoint ({type(error).__name__}: {reason}). '
+            f'{advice}'
+        ) from None
+    return content

@@ -1,0 +1,141 @@
+"""The training loop of one stage: exact resume, evaluation as its own step."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from mmengine.runner import IterBasedTrainLoop
+
+from tjls_mm.active.stage_record import StageRecord
+from tjls_mm.datasets import JointBatchSampler
+from tjls_mm.errors import InputError, TrainingDiverged
+from tjls_mm.randomness import derive_seed
+from tjls_mm.registry import LOOPS
+
+
+@LOOPS.register_module()
+class StageTrainLoop(IterBasedTrainLoop):
+    """Train for a number of iterations, evaluate once, then let hooks score.
+
+    An iteration is a pure function of seed, stage, its number and the state in
+    the checkpoint: the batch sampler starts at any iteration without loading what
+    came before, and torch is seeded before every iteration. So a run that was
+    stopped continues to the same weights.
+
+    A batch that serves two updates (alternating updates) is loaded once.
+
+    Args:
+        max_iters: Iterations of the stage.
+        seed: Seed of the trial.
+        stage: Stage of the trial.
+        trained: The weights loaded are those of the end of this stage: go on
+            with what is missing after training.
+        val_interval: Also evaluate every so many iterations, for curves. Nothing
+            is chosen by it. Defaults to the end only.
+        **kwargs: Of MMEngine's IterBasedTrainLoop.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader,
+        max_iters: int,
+        seed: int = 0,
+        stage: int = 0,
+        trained: bool = False,
+        val_interval: int | None = None,
+        **kwargs,
+    ) -> None:
+        interval = val_interval or max_iters
+        super().__init__(runner, dataloader, max_iters, val_interval=interval, **kwargs)
+        if not isinstance(self.dataloader.batch_sampler, JointBatchSampler):
+            raise InputError(
+                'StageTrainLoop needs train_dataloader.batch_sampler='
+                "dict(type='tjls_mm.JointBatchSampler'), found "
+                f'{type(self.dataloader.batch_sampler).__name__}.'
+            )
+        self.seed = seed
+        self.stage = stage
+        self.trained = trained
+        self.train_seconds = 0.0
+
+    def run(self) -> torch.nn.Module:
+        """Train, evaluate, and call the hooks that score the pool."""
+        self.runner.call_hook('before_train')
+        if self.trained:
+            self._iter = self._max_iters
+        else:
+            self._train()
+        record = StageRecord(self.runner.work_dir)
+        if self.runner.val_loop is not None and not (
+            self.trained and record.has('metrics')
+        ):
+            started = time.perf_counter()
+            metrics = self.runner.val_loop.run()
+            record.update(metrics={k: float(v) for k, v in metrics.items()})
+            record.add_seconds('eval', time.perf_counter() - started)
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _train(self) -> None:
+        started = time.perf_counter() - self.train_seconds
+        self.runner.call_hook('before_train_epoch')
+        batches = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            torch.manual_seed(derive_seed(self.seed, self.stage, 'iter', self._iter))
+            self.run_iter(next(batches))
+            self.train_seconds = time.perf_counter() - started
+            at_end = self._iter == self._max_iters
+            if not at_end and self._iter % self.val_interval == 0:
+                if self.runner.val_loop is not None:
+                    self.runner.val_loop.run()
+        self.runner.call_hook('after_train_epoch')
+        record = StageRecord(self.runner.work_dir)
+        record.set_seconds('train', self.train_seconds)
+
+    def _batches(self) -> Iterator[dict]:
+        """Batches from the current iteration on, one per iteration."""
+        sampler = self.dataloader.batch_sampler
+        count, repeats = sampler.accumulative_counts, sampler.repeats
+        block, skip = divmod(self._iter, count * repeats)
+        sampler.start_at(block * count, unique=True)
+        loader = iter(self.dataloader)
+        while True:
+            group: list[dict] = []
+            for position in range(count * repeats):
+                if position < count:
+                    group.append(next(loader))
+                if skip:
+                    skip -= 1
+                else:
+                    yield group[position % count]
+
+    def run_iter(self, data_batch: dict) -> None:
+        """One iteration.
+
+        Raises:
+            TrainingDiverged: If the loss is not finite.
+        """
+        self.runner.call_hook(
+            'before_train_iter', batch_idx=self._iter, data_batch=data_batch
+        )
+        outputs = self.runner.model.train_step(
+            data_batch, optim_wrapper=self.runner.optim_wrapper
+        )
+        # MMEngine's log reads every loss on the host anyway.
+        if not torch.isfinite(outputs['loss']):
+            parts = {k: float(v) for k, v in outputs.items()}
+            raise TrainingDiverged(
+                f'The loss of stage {self.stage} is {parts.pop("loss")} at iteration '
+                f'{self._iter + 1} of {self._max_iters} ({parts}). Nothing was saved '
+                'after the last checkpoint. Lower optim_wrapper.optimizer.lr or set '
+                'optim_wrapper.clip_grad=dict(max_norm=10).'
+            )
+        self.runner.call_hook(
+            'after_train_iter',
+            batch_idx=self._iter,
+            data_batch=data_batch,
+            outputs=outputs,
+        )
+        self._iter += 1

@@ -1,0 +1,74 @@
+"""image_ids: how they are listed in files and where their images lie."""
+
+import os.path as osp
+from collections.abc import Iterable
+from pathlib import Path
+
+from tjls_mm.errors import InputError
+from tjls_mm.files import write_text
+
+
+def image_path(root: str, template: str, image_id: str) -> str:
+    """Path of an image.
+
+    Args:
+        root: Folder of the data set.
+        template: Path below it, from ``{image_id}``, ``{parent}``, ``{name}``.
+        image_id: Name of the image for ever, e.g. ``VOC2007/000004``.
+
+    Returns:
+        The path, without looking at the disk.
+
+    Raises:
+        InputError: If the id leads out of the root.
+    """
+    parent, _, name = image_id.rpartition('/')
+    below = template.format(image_id=image_id, parent=parent, name=name)
+    below = osp.normpath(below.lstrip('/') if not parent else below)
+    if osp.isabs(below) or below.split('/')[0] == '..':
+        raise InputError(
+            f'image_id {image_id!r} leads out of the data root {root}: ids are '
+            'paths below it.'
+        )
+    return osp.join(root, below)
+
+
+def read_image_ids(path: str | Path) -> list[str]:
+    """The image_ids of a list file, in its order.
+
+    Args:
+        path: One image_id per line; blank lines are not allowed.
+
+    Returns:
+        The ids.
+
+    Raises:
+        InputError: If the file is missing, is not text, or holds a blank line or
+            an id twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+    except FileNotFoundError:
+        raise InputError(f'List file {path} does not exist.') from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f'List file {path} is not a text file: expected one image_id per line.'
+        ) from None
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if line != line.strip() or not line:
+            raise InputError(
+                f'{path}, line {number}: expected one image_id, found {line!r}.'
+            )
+        if line in seen:
+            raise InputError(
+                f'{path}: image_id {line!r} stands in line {seen[line]} and again '
+                f'in line {number}. Remove one.'
+            )
+        seen[line] = number
+    return lines
+
+
+def write_image_ids(path: str | Path, image_ids: Iterable[str]) -> None:
+    """Write a list file atomically, one id per line in the given order."""
+    write_text(path, ''.join(f'{image_id}\n' for image_id in image_ids))

@@ -1,0 +1,502 @@
+"""Batch bottlenecks: modules whose tokens or features are the images of a batch.
+
+Letters used for shapes: ``B`` images of the batch, ``F`` features of a map, ``T``
+tokens of a sequence, ``D`` width of a token, ``M`` images in the context bank,
+``L`` levels (scales) of a detector.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tjls_mm.registry import MODELS
+
+ACTIVATIONS = {'sigmoid': torch.sigmoid, 'relu': F.relu}
+
+
+class _GatherBatch(torch.autograd.Function):
+    """All processes' batches, one after the other by rank, with their gradient.
+
+    Backward sums what every process asks of a row and hands each process its own
+    rows. Averaged over processes by DistributedDataParallel, that is the gradient
+    of the mean loss over the joint batch.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        start = dist.get_rank() * ctx.rows
+        return grad[start : start + ctx.rows]
+
+
+class ContextBank(nn.Module):
+    """Reference inputs that an image attends to in eval mode.
+
+    Like the running statistics of batch normalisation, the bank makes the output
+    of an image independent of its batch mates. It is a buffer: it travels with
+    the checkpoint of the weights it was computed with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('inputs', torch.empty(0))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the bank was never filled."""
+        return self.inputs.numel() == 0
+
+    def fill(self, inputs: Tensor) -> None:
+        """Replace the content.
+
+        Args:
+            inputs: What the bottleneck saw of the reference images, (M, F, ...).
+        """
+        self.inputs = inputs.detach().clone()
+
+    def read(self) -> Tensor:
+        """The reference inputs, (M, F, ...).
+
+        Raises:
+            RuntimeError: If the bank was never filled.
+        """
+        if self.is_empty:
+            raise RuntimeError(
+                'The context bank is empty, so this bottleneck cannot run in eval '
+                'mode: an image attends to the reference images of the bank. Fill '
+                'it with the weights it belongs to: register '
+                'tjls_mm.ContextBankHook, call '
+                'tjls_mm.models.fill_context_banks(model, batches), or load a '
+                "checkpoint that has it. eval_context='batch' does without, at "
+                'the price of outputs that depend on the batch.'
+            )
+        return self.inputs
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        saved = state_dict.get(prefix + 'inputs')
+        if saved is not None and saved.shape != self.inputs.shape:
+            self.inputs = self.inputs.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class _ImageBlock(nn.Module):
+    """Pre-LayerNorm attention and feed-forward over tokens that are images."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, activation: str, layer_norm: bool
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.activation = ACTIVATIONS[activation]
+        self.norm1 = nn.LayerNorm(width) if layer_norm else nn.Identity()
+        self.norm2 = nn.LayerNorm(width) if layer_norm else nn.Identity()
+        self.query = nn.Linear(width, hidden)
+        self.key = nn.Linear(width, hidden)
+        self.value = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
+        self.ffn1 = nn.Linear(width, hidden)
+        self.ffn2 = nn.Linear(hidden, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # (N, h, T, d)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from every token of x to x and to the context.
+
+        Args:
+            x: Tokens, (N, T, D).
+            context: Further tokens to attend to, (1, M, D) shared or (N, M, D).
+
+        Returns:
+            The tokens of x after both residual sub-blocks, (N, T, D).
+        """
+        normed = self.norm1(x)
+        keys, values = self.key(normed), self.value(normed)
+        if context is not None:
+            context = self.norm1(context)
+            # A shared context is projected once, then only repeated by view.
+            keys, values = (
+                torch.cat([own, other.expand(len(x), -1, -1)], dim=1)
+                for own, other in (
+                    (keys, self.key(context)),
+                    (values, self.value(context)),
+                )
+            )
+        attended = F.scaled_dot_product_attention(
+            self._split(self.query(normed)), self._split(keys), self._split(values)
+        )
+        x = x + self.out(attended.transpose(-3, -2).flatten(-2))
+        return x + self.ffn2(self.activation(self.ffn1(self.norm2(x))))
+
+
+class _ChannelBlock(nn.Module):
+    """Eq. 1 and 2: tokens are feature channels, the embedding axis is the batch.
+
+    The width of a token is the batch size, usually far below ``hidden``. So the
+    projections are folded, which changes nothing but rounding: with
+    ``Q = x W_Q + b_Q`` and ``K = x W_K + b_K``, a row of ``Q K^T`` equals the row
+    of ``(x W_Q W_K^T + b_Q W_K^T) x^T`` up to a constant, which the softmax
+    ignores; and since the rows of the attention map A sum to one,
+    ``A (x W_V + b_V) W_O = A x (W_V W_O) + b_V W_O``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: str,
+        layer_norm: bool,
+        value_projection: bool,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.activation = ACTIVATIONS[activation]
+        self.norm1 = nn.LayerNorm(width) if layer_norm else nn.Identity()
+        self.norm2 = nn.LayerNorm(width) if layer_norm else nn.Identity()
+        self.query = nn.Linear(width, hidden)
+        self.key = nn.Linear(width, hidden)
+        self.value = nn.Linear(width, hidden) if value_projection else None
+        self.out = nn.Linear(hidden, width) if value_projection else None
+        self.ffn1 = nn.Linear(width, hidden)
+        self.ffn2 = nn.Linear(hidden, width)
+
+    def _attention(self, x: Tensor) -> Tensor:
+        h = self.heads
+        w_q = self.query.weight.unflatten(0, (h, -1))  # (h, d, B)
+        w_k = self.key.weight.unflatten(0, (h, -1))
+        b_q = self.query.bias.unflatten(0, (h, -1))  # (h, d)
+        w_qk = torch.einsum('hdb,hdc->hbc', w_q, w_k)
+        b_qk = torch.einsum('hd,hdc->hc', b_q, w_k)
+        queries = torch.einsum('ntb,hbc->nhtc', x, w_qk) + b_qk[:, None]
+        tokens = x[:, None].expand(-1, h, -1, -1)
+        mixed = F.scaled_dot_product_attention(
+            queries, tokens, tokens, scale=w_q.shape[1] ** -0.5
+        )  # (N, h, T, B)
+        if self.value is None:
+            return mixed.mean(1)
+        w_v = self.value.weight.unflatten(0, (h, -1))  # (h, d, B)
+        w_o = self.out.weight.unflatten(1, (h, -1))  # (B, h, d)
+        w_vo = torch.einsum('hdb,chd->hbc', w_v, w_o)
+        bias = F.linear(self.value.bias, self.out.weight, self.out.bias)
+        return torch.einsum('nhtb,hbc->ntc', mixed, w_vo) + bias
+
+    def forward(self, x: Tensor, first_slot: bool = False) -> Tensor:
+        """Attend over channels, separately in each of N sequences.
+
+        Args:
+            x: Tokens, (N, T, B).
+            first_slot: Return the first image's column only, for which the
+                last projection need not be computed for the others.
+
+        Returns:
+            The tokens after both residual sub-blocks, (N, T, B), or (N, T, 1).
+        """
+        x = x + self._attention(self.norm1(x))
+        rows = slice(1 if first_slot else None)
+        update = F.linear(
+            self.activation(self.ffn1(self.norm2(x))),
+            self.ffn2.weight[rows],
+            self.ffn2.bias[rows],
+        )
+        return x[..., rows] + update
+
+
+@MODELS.register_module()
+class BatchTransformer(BaseModule):
+    """Transformer encoder over the images of a batch, the bottleneck of TJLS.
+
+    It has no positional encoding and no decoder, and a residual around both
+    sub-blocks. Input and output have the same shape: a tensor (B, F) or
+    (B, F, H, W), or a sequence of them, one per level.
+
+    With ``tokens='images'`` the tokens are images: a map is averaged over its
+    locations, images attend to each other, and what attention and feed-forward
+    add to the average is added to every location. Each level has its own
+    weights. With ``tokens='channels'`` the tokens of a location are its channels
+    and the embedding axis is the batch, as in the paper's matrices; weights
+    belong to batch slots and are shared over locations and levels.
+
+    In train mode an image attends to its batch mates. In eval mode it attends to
+    itself and the context bank only, so its output does not depend on the batch.
+
+    Args:
+        features: ``F`` of the input, or one number per level.
+        tokens: 'images' or 'channels'.
+        batch_size: Images that attend to each other in training, all processes
+            together where ``gather`` is on. Needed for 'channels'.
+        depth: Number of blocks.
+        heads: Number of attention heads; divides ``hidden``.
+        hidden: Width of queries, keys, values and of the feed-forward layer.
+        activation: Of the feed-forward layer: 'sigmoid' (Eq. 2) or 'relu'
+            (authors' code).
+        layer_norm: Pre-LayerNorm. Defaults to True for 'images', False for
+            'channels'.
+        value_projection: False for attention that acts on the tokens themselves,
+            its heads averaged ('channels' only; authors' code).
+        gather: Let images attend across all processes.
+        eval_context: 'bank', or 'batch' to attend to the batch in eval mode too,
+            which makes outputs depend on the batch and warns.
+        recompute: Recompute the block in the backward pass instead of keeping
+            its activations. Defaults to True for 'channels'.
+        init_cfg: Initialisation config of MMEngine.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or ``heads`` does not
+            divide ``hidden``.
+
+    Source: TJLS, Sec. 3, Eq. 1 and 2.
+    """
+
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        tokens: str = 'images',
+        batch_size: int | None = None,
+        depth: int = 1,
+        heads: int = 1,
+        hidden: int = 128,
+        activation: str = 'sigmoid',
+        layer_norm: bool | None = None,
+        value_projection: bool = True,
+        gather: bool = False,
+        eval_context: str = 'bank',
+        recompute: bool | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        _check_choice('tokens', tokens, ('images', 'channels'))
+        _check_choice('activation', activation, tuple(ACTIVATIONS))
+        _check_choice('eval_context', eval_context, ('bank', 'batch'))
+        if hidden % heads:
+            raise ValueError(f'heads must divide hidden, got {heads} and {hidden}')
+        if tokens == 'channels' and batch_size is None:
+            raise ValueError(
+                "tokens='channels' needs batch_size: its weights belong to batch "
+                'slots. tools/al_train.py takes it from train_dataloader.batch_size.'
+            )
+        if tokens == 'images' and not value_projection:
+            raise ValueError("value_projection=False needs tokens='channels'")
+        if eval_context == 'batch':
+            warnings.warn(
+                "eval_context='batch': the output of an image depends on the other "
+                'images of its batch, in evaluation and scoring too.',
+                stacklevel=2,
+            )
+        levels = [features] if isinstance(features, int) else list(features)
+        self.tokens = tokens
+        self.batch_size = batch_size
+        self.gather = gather
+        self.eval_context = eval_context
+        self.recompute = tokens == 'channels' if recompute is None else recompute
+        if tokens == 'images':
+            norm = True if layer_norm is None else layer_norm
+            self.encoders = nn.ModuleList(
+                nn.ModuleList(
+                    _ImageBlock(width, heads, hidden, activation, norm)
+                    for _ in range(depth)
+                )
+                for width in levels
+            )
+        else:
+            self.encoders = nn.ModuleList(
+                [
+                    nn.ModuleList(
+                        _ChannelBlock(
+                            batch_size,
+                            heads,
+                            hidden,
+                            activation,
+                            bool(layer_norm),
+                            value_projection,
+                        )
+                        for _ in range(depth)
+                    )
+                ]
+            )
+        self.banks = nn.ModuleList(ContextBank() for _ in levels)
+        self._recorded: list[list[Tensor]] | None = None
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """Let the images of a batch (or of the bank) inform each other.
+
+        Args:
+            inputs: Features (B, F) or (B, F, H, W), or a sequence of one such
+                tensor per level.
+
+        Returns:
+            The same shapes; a list where a sequence was given.
+
+        Raises:
+            ValueError: If 'channels' gets another batch size than it was built
+                for in train mode.
+            RuntimeError: In eval mode, if the context bank is empty.
+        """
+        if isinstance(inputs, Tensor):
+            return self._forward_level(0, inputs)
+        return [self._forward_level(i, x) for i, x in enumerate(inputs)]
+
+    def _forward_level(self, level: int, x: Tensor) -> Tensor:
+        if self._recorded is not None:
+            self._recorded[level].append(self._bank_input(x.detach()))
+            return x
+        encoder = self.encoders[level if self.tokens == 'images' else 0]
+        if self.training or self.eval_context == 'batch':
+            rows = slice(None)
+            if self.gather and dist.is_initialized() and dist.get_world_size() > 1:
+                rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
+            run = self._images_in_batch, self._channels_in_batch
+            run = run[self.tokens == 'channels']
+            if self.recompute and torch.is_grad_enabled():
+                # The collective stays outside: it must not run again backward.
+                gathered = self._gathered(x, rows)
+                return checkpoint(run, encoder, x, gathered, rows, use_reentrant=False)
+            return run(encoder, x, self._gathered(x, rows), rows)
+        bank = self.banks[level].read()
+        if self.tokens == 'images':
+            return self._images_in_bank(encoder, x, bank)
+        return self._channels_in_bank(encoder, x, bank)
+
+    def _gathered(self, x: Tensor, rows: slice) -> Tensor:
+        tokens = _pooled(x) if self.tokens == 'images' else x
+        return tokens if rows == slice(None) else _GatherBatch.apply(tokens)
+
+    def _bank_input(self, x: Tensor) -> Tensor:
+        return _pooled(x) if self.tokens == 'images' else x
+
+    def _images_in_batch(self, encoder, x: Tensor, pooled: Tensor, rows) -> Tensor:
+        tokens = pooled[None]  # (1, B, F)
+        for block in encoder:
+            tokens = block(tokens)
+        return _add_to_locations(x, (tokens[0] - pooled)[rows])
+
+    def _images_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
+        pooled = _pooled(x)
+        own, context = pooled[:, None], bank.to(x.dtype)[None]  # (B, 1, F), (1, M, F)
+        for block in encoder[:-1]:
+            # From the second block on the bank's tokens have seen the image.
+            sequence = torch.cat([own, context.expand(len(x), -1, -1)], dim=1)
+            sequence = block(sequence)
+            own, context = sequence[:, :1], sequence[:, 1:]
+        own = encoder[-1](own, context)[:, 0]
+        return _add_to_locations(x, own - pooled)
+
+    def _channels_in_batch(self, encoder, x: Tensor, batch: Tensor, rows) -> Tensor:
+        if len(batch) != self.batch_size:
+            raise ValueError(
+                f"tokens='channels' was built for batches of {self.batch_size} "
+                f'images and got {len(batch)}: its weights belong to batch slots.'
+            )
+        tokens = batch.flatten(2).permute(2, 1, 0) if x.ndim > 2 else batch.t()[None]
+        for block in encoder:
+            tokens = block(tokens)  # (HW, F, B)
+        return tokens[..., rows].permute(2, 1, 0).reshape(x.shape)
+
+    def _channels_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
+        if len(bank) != self.batch_size - 1:
+            raise ValueError(
+                f'The context bank holds {len(bank)} images, expected '
+                f'{self.batch_size - 1}: one less than the batch of '
+                f'{self.batch_size} images that the weights were trained with.'
+            )
+        # (HW, F, M) and (B, HW, F, 1)
+        context = bank.to(x.dtype).flatten(1).unflatten(1, (x.shape[1], -1))
+        context = context.permute(2, 1, 0)
+        own = x.flatten(1).unflatten(1, (x.shape[1], -1)).transpose(1, 2)[..., None]
+        out = []
+        # Every image is a sequence set of its own, B times the numbers of its
+        # map: a few images at a time keep the working set near the cache.
+        chunk = max(1, 2**22 // (context.shape[0] * context.shape[1] * len(bank)))
+        for part in own.split(chunk):
+            tokens = torch.cat([part, context.expand(len(part), -1, -1, -1)], -1)
+            tokens = tokens.flatten(0, 1)  # (N*HW, F, B), the image in slot 0
+            for block in encoder[:-1]:
+                tokens = block(tokens)
+            tokens = encoder[-1](tokens, first_slot=True)
+            out.append(tokens[..., 0].unflatten(0, (len(part), -1)).transpose(1, 2))
+        return torch.cat(out).reshape(x.shape)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Fill the banks with the inputs of the forward passes made inside.
+
+        Inside, the bottleneck passes its input through.
+        """
+        self._recorded = [[] for _ in self.banks]
+        try:
+            yield
+            recorded = self._recorded
+        finally:
+            self._recorded = None
+        for bank, inputs in zip(self.banks, recorded, strict=True):
+            if inputs:
+                bank.fill(torch.cat(inputs))
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """Average over locations: (B, F, ...) to (B, F)."""
+    return x.flatten(2).mean(2) if x.ndim > 2 else x
+
+
+def _add_to_locations(x: Tensor, update: Tensor) -> Tensor:
+    return x + update.reshape(*update.shape, *[1] * (x.ndim - 2))
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+
+
+def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that have a context bank to fill."""
+    return [
+        m
+        for m in model.modules()
+        if hasattr(m, 'recording') and getattr(m, 'eval_context', None) == 'bank'
+    ]
+
+
+@torch.no_grad()
+def fill_context_banks(
+    model: nn.Module, batches: Sequence[dict], broadcast: bool = True
+) -> None:
+    """Fill every context bank of a model from reference images.
+
+    Args:
+        model: A detector or classifier with ``data_preprocessor`` and ``forward``
+            of MMEngine's BaseModel. Its mode is left as it was.
+        batches: Collated batches of the test pipeline, all reference images of
+            the bank together: ⌈B/2⌉ labelled ones first, B - 1 in all.
+        broadcast: Copy the banks of process 0 to the others.
+    """
+    bottlenecks = batch_bottlenecks(model)
+    if not bottlenecks:
+        return
+    was_training = model.training
+    model.eval()
+    with contextlib.ExitStack() as stack:
+        for bottleneck in bottlenecks:
+            stack.enter_context(bottleneck.recording())
+        for batch in batches:
+            data = model.data_preprocessor(batch, False)
+            model(**data, mode='tensor')
+    model.train(was_training)
+    if broadcast and dist.is_initialized() and dist.get_world_size() > 1:
+        for bottleneck in bottlenecks:
+            for bank in bottleneck.banks:
+                dist.broadcast(bank.inputs, src=0)

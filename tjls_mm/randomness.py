@@ -1,0 +1,53 @@
+"""Random choices as pure functions of (seed, stage, purpose)."""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def derive_seed(seed: int, *keys: int | str) -> int:
+    """A seed of its own for every purpose.
+
+    Args:
+        seed: Seed of the trial.
+        keys: Stage, purpose and what else the choice depends on.
+
+    Returns:
+        An integer in [0, 2**32), the same on every machine.
+    """
+    text = '\x1f'.join(str(key) for key in (seed, *keys))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), 'big')
+
+
+def generator(seed: int, *keys: int | str) -> np.random.Generator:
+    """A NumPy generator of its own for every purpose (see ``derive_seed``)."""
+    return np.random.default_rng(derive_seed(seed, *keys))
+
+
+def tie_break(image_id: str, seed: int) -> int:
+    """Order of an image among equals; a plain id would order by class folder."""
+    return derive_seed(seed, 'tie', image_id)
+
+
+@contextlib.contextmanager
+def seeded_pipeline(seed: int) -> Iterator[None]:
+    """Seed what data transforms draw from, and give the old states back after.
+
+    Args:
+        seed: In [0, 2**32).
+    """
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])

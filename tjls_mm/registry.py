@@ -1,0 +1,73 @@
+"""Registries of tjls_mm, children of MMEngine's.
+
+Types are written with their scope in configs, ``type='tjls_mm.JointSSDHead'``: the
+scope makes MMEngine import this module, and ``locations`` make it import the
+modules that register them. No ``custom_imports`` is needed for that.
+"""
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='tjls_mm', locations=['tjls_mm.models']
+)
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='tjls_mm',
+    locations=['tjls_mm.datasets'],
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='tjls_mm',
+    locations=['tjls_mm.datasets'],
+)
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope='tjls_mm',
+    locations=['tjls_mm.datasets'],
+)
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope='tjls_mm', locations=['tjls_mm.engine']
+)
+LOOPS = Registry(
+    'loop', parent=MMENGINE_LOOPS, scope='tjls_mm', locations=['tjls_mm.engine']
+)
+
+QUERIES = Registry('query strategy', scope='tjls_mm', locations=['tjls_mm.query'])
+"""Query strategies: pool outputs in, ranked image_ids out."""
+
+IMAGE_SOURCES = Registry(
+    'image source', scope='tjls_mm', locations=['tjls_mm.datasets']
+)
+"""What a data set is on disk: its image_ids, files and annotation lists."""
+
+ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.active.annotators'])
+"""Where the labels of selected images come from."""
+
+
+def build_own(registry: Registry, cfg: dict):
+    """Build from a registry that no other OpenMMLab library has a child of.
+
+    ``Registry.build`` would look for a child of the default scope first and warn.
+
+    Args:
+        registry: QUERIES, IMAGE_SOURCES or ANNOTATORS.
+        cfg: Config with ``type``, with or without the scope.
+
+    Raises:
+        KeyError: If the type is not registered.
+    """
+    arguments = dict(cfg)
+    name = arguments.pop('type')
+    cls = registry.get(name)
+    if cls is None:
+        raise KeyError(f'{name!r} is not in the registry of {registry.name}')
+    return cls(**arguments)

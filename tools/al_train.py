@@ -1,0 +1,79 @@
+"""Run active learning: train, evaluate, score the pool, select, and again."""
+
+import argparse
+import os
+import os.path as osp
+import sys
+
+from tjls_mm import compat  # noqa: F401  before anything of OpenMMLab
+
+
+def parse_args() -> argparse.Namespace:
+    """Arguments of the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the trial')
+    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
+    parser.add_argument(
+        '--redo-from',
+        type=int,
+        metavar='STAGE',
+        help='give up this stage and those after it, then go on',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, e.g. active_learning.budget=50',
+    )
+    # torch.distributed.launch passes it in place of the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace):
+    """Config of the trial with the command line's overrides."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    name = osp.splitext(osp.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    cfg.launcher = args.launcher
+    return cfg
+
+
+def main() -> int:
+    """Run the trial; 1 where the user has to mend something."""
+    args = parse_args()
+
+    from mmengine.registry import init_default_scope
+
+    from tjls_mm.active.launch import init_launcher
+    from tjls_mm.active.stages import run_stages
+    from tjls_mm.errors import InputError, TrainingDiverged
+
+    try:
+        cfg = load_config(args)
+        init_launcher(args.launcher, cfg)
+        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        run_stages(cfg, args.redo_from)
+    except (InputError, TrainingDiverged) as error:
+        if int(os.environ.get('RANK', 0)) == 0:
+            print(f'ERROR: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

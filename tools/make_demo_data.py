@@ -1,0 +1,643 @@
+#!/usr/bin/env python
+"""Draw the demo data set: small photo-like scenes in Pascal VOC format.
+
+The set is made for active learning, so what one labels matters: the most frequent
+class has about ten times the objects of the rarest, 60 % of the pool are frames of
+short clips that show nearly the same scene of frequent classes, and most objects of
+the rare classes are in single images. The test images are independent scenes with
+about as many objects of every class. Classes differ by shape and texture; colours
+are random. The same parameters give the same bytes on the same package versions.
+
+    python tools/make_demo_data.py --out data/demo --seed 0 --pool 400 --test 100
+
+writes::
+
+    data/demo/VOCdemo/
+        Annotations/000001.xml ...
+        ImageSets/Main/{trainval,test}.txt
+        JPEGImages/000001.jpg ...
+        demo.json                            parameters, object counts, clips
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+# Most frequent in the pool first.
+CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
+FOLDER = 'VOCdemo'
+STAMP = 'demo.json'
+# Raise it when a change to this file changes the pixels or the boxes.
+VERSION = 1
+
+SIZES = ((160, 120), (160, 128), (160, 144), (160, 160), (144, 160), (176, 160))
+# Share of the objects, in the order of CLASSES.
+CLIP_SHARES = (0.55, 0.27, 0.14, 0.04, 0.0)
+SINGLE_SHARES = (0.36, 0.25, 0.17, 0.12, 0.10)
+TEST_SHARES = (0.22, 0.21, 0.2, 0.19, 0.18)
+CLIP_SHARE = 0.6
+CLIP_FRAMES = (4, 8)
+# Part of an object's area that must be seen for it to be fair to ask for it.
+MIN_VISIBLE = 0.5
+# Free room around the first frame of a clip for the camera to move, in pixels.
+MARGIN = 16
+MIN_POOL, MIN_TEST = 16, 4
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn shape: an object of a class, clutter, or what hides an object.
+
+    ``x``, ``y`` (centre), ``radius`` (of the circle around the shape) are in pixels,
+    ``angle`` in radians, ``vx``, ``vy`` in pixels per frame, ``stretch`` is width
+    over height. ``seed`` fixes colours and texture, so they stay the same over the
+    frames of a clip.
+    """
+
+    kind: str
+    seed: int
+    x: float
+    y: float
+    radius: float
+    stretch: float = 1.0
+    angle: float = 0.0
+    vx: float = 0.0
+    vy: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a clip shows; a single image is a clip of one frame.
+
+    ``background`` is (H + 2 * MARGIN, W + 2 * MARGIN, 3) float32 in [0, 1];
+    ``things`` are in drawing order, the last one is in front.
+    """
+
+    size: tuple[int, int]
+    background: np.ndarray
+    things: tuple[Thing, ...]
+    camera: tuple[float, float]
+    light: tuple[float, float, float]
+    exposure: np.ndarray
+    gamma: float
+    blur: float
+    noise: float
+
+
+def value_noise(
+    rng: np.random.Generator, height: int, width: int, cell: int
+) -> np.ndarray:
+    """Smooth random field (height, width) float32 in about [0, 1]."""
+    grid = rng.random((height // cell + 2, width // cell + 2), dtype=np.float32)
+    return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def random_colour(rng: np.random.Generator) -> np.ndarray:
+    """BGR in [0, 1], float32, from pale to saturated and from dark to bright."""
+    hsv = np.float32([rng.uniform(0, 360), rng.uniform(0.1, 0.9), rng.uniform(0.2, 1)])
+    return cv2.cvtColor(hsv.reshape(1, 1, 3), cv2.COLOR_HSV2BGR)[0, 0]
+
+
+def contrasting_colours(
+    rng: np.random.Generator, contrast: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two random colours whose brightness differs by ``contrast`` or more."""
+    while True:
+        first, second = random_colour(rng), random_colour(rng)
+        if abs(float(first.mean() - second.mean())) >= contrast:
+            return first, second
+
+
+def draw_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Textured ground (height, width, 3): colour mixed by noise, pattern, clutter."""
+    low, high = random_colour(rng), random_colour(rng)
+    coarse = value_noise(rng, height, width, 48)
+    medium = value_noise(rng, height, width, 14)
+    fine = value_noise(rng, height, width, 3)
+    mix = 0.6 * coarse + 0.3 * medium + 0.1 * fine
+    yy, xx = np.mgrid[:height, :width].astype(np.float32)
+    slope = rng.uniform(-0.5, 0.5, 2) / max(height, width)
+    mix = np.clip(mix + slope[0] * xx + slope[1] * yy, 0, 1)
+    ground = low + (high - low) * mix[..., None].astype(np.float32)
+
+    angle = rng.uniform(0, np.pi)
+    along = xx * np.cos(angle) + yy * np.sin(angle) + 6 * medium
+    across = yy * np.cos(angle) - xx * np.sin(angle) + 6 * coarse
+    period = rng.uniform(6, 26)
+    pattern = rng.integers(4)
+    strength = rng.uniform(0.05, 0.2)
+    if pattern == 0:
+        wave = np.sin(along * (2 * np.pi / period))
+    elif pattern == 1:
+        wave = np.sin(along * (2 * np.pi / period)) * np.sin(across * (4 / period))
+    elif pattern == 2:
+        wave = 4 * fine - 2
+    else:
+        wave = np.where((along % period < 1.5) | (across % (2 * period) < 1.5), -1.5, 0)
+    ground = ground * (1 + strength * wave[..., None].astype(np.float32))
+    ground = np.ascontiguousarray(np.clip(ground, 0, 1), dtype=np.float32)
+
+    for _ in range(rng.integers(2, 9)):
+        start = rng.uniform(0, 1, 2) * (width, height)
+        end = start + rng.normal(0, 35, 2)
+        cv2.line(
+            ground,
+            tuple(int(v) for v in start),
+            tuple(int(v) for v in end),
+            random_colour(rng).tolist(),
+            int(rng.integers(1, 4)),
+            cv2.LINE_AA,
+        )
+    return ground
+
+
+def shape_and_texture(
+    kind: str, rng: np.random.Generator, u: np.ndarray, v: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One shape on object coordinates.
+
+    Args:
+        kind: One of ``CLASSES``, ``'blob'`` or ``'bar'``.
+        rng: Draws the variation inside the class.
+        u: (S, S) to the right in the shape's own frame, the shape lies in the unit
+            circle.
+        v: (S, S) downwards.
+
+    Returns:
+        Inside (S, S) bool and where the second colour goes (S, S) float32 in [0, 1].
+    """
+    radius, theta = np.hypot(u, v), np.arctan2(v, u)
+    if kind == 'ball':
+        inside = radius <= 1
+        pole = np.arctan2(v - rng.uniform(-0.4, 0.4), u - rng.uniform(-0.4, 0.4))
+        second = np.sin(pole * rng.integers(3, 5)) > 0
+    elif kind == 'crate':
+        half = rng.uniform(0.62, 0.75)
+        inside = (np.abs(u) <= 0.72) & (np.abs(v) <= half)
+        planks = (v / half * 2.0 + 0.01) % 1.0 < 0.18
+        frame = (np.abs(u) > 0.56) | (np.abs(v) > half - 0.16)
+        second = planks | frame
+    elif kind == 'cone':
+        top, slope = rng.uniform(0.0, 0.15), rng.uniform(0.32, 0.42)
+        inside = (v >= -1 + top) & (v <= 0.8) & (np.abs(u) <= (v + 1) * slope)
+        second = (v * rng.uniform(1.1, 1.4) + rng.uniform(0, 1)) % 1.0 < 0.5
+    elif kind == 'star':
+        inner, sector = rng.uniform(0.45, 0.55), 2 * np.pi / 5
+        turn = np.abs((theta + sector / 2) % sector - sector / 2)
+        x, y = radius * np.cos(turn), radius * np.sin(turn)
+        tip_x, tip_y = inner * np.cos(sector / 2), inner * np.sin(sector / 2)
+        inside = (x - 1) * tip_y - y * (tip_x - 1) <= 0
+        dots = rng.uniform(2.4, 3.4)
+        second = np.hypot((u * dots) % 1 - 0.5, (v * dots) % 1 - 0.5) < 0.3
+    elif kind == 'ring':
+        inside = (radius <= 1) & (radius >= rng.uniform(0.48, 0.58))
+        second = np.sin(theta * rng.integers(5, 8)) > 0.1
+    elif kind == 'blob':
+        phases = rng.uniform(0, 2 * np.pi, 3)
+        edge = 0.68 + 0.1 * np.sin(theta[..., None] * (2, 3, 5) + phases).sum(-1)
+        inside = radius <= edge
+        second = value_noise(rng, *u.shape, max(4, len(u) // rng.integers(3, 12))) > 0.5
+    elif kind == 'bar':
+        inside = (np.abs(u) <= 0.97) & (np.abs(v) <= rng.uniform(0.1, 0.24))
+        second = (u * rng.uniform(1, 4)) % 1.0 < 0.5
+    else:
+        raise ValueError(f'unknown kind {kind!r}')
+    return inside, second.astype(np.float32)
+
+
+def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Draw one thing on a patch of its own.
+
+    Returns:
+        Colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel
+        of the patch's upper left corner, which may lie outside the image.
+    """
+    rng = np.random.default_rng(thing.seed)
+    half = int(np.ceil(thing.radius * max(thing.stretch, 1 / thing.stretch))) + 2
+    left, top = round(thing.x) - half, round(thing.y) - half
+    side = 2 * half
+    # Two samples a pixel and direction, averaged below: smooth edges.
+    axis = (np.arange(2 * side, dtype=np.float32) + 0.5) / 2
+    x = (axis[None, :] + (left - thing.x)) / thing.radius
+    y = (axis[:, None] + (top - thing.y)) / thing.radius
+    cos, sin = np.float32(np.cos(thing.angle)), np.float32(np.sin(thing.angle))
+    stretch = np.float32(np.sqrt(thing.stretch))
+    u, v = (x * cos + y * sin) / stretch, (y * cos - x * sin) * stretch
+
+    inside, second = shape_and_texture(thing.kind, rng, u, v)
+    contrast = 0.22 if thing.kind in CLASSES else 0.08
+    first_colour, second_colour = contrasting_colours(rng, contrast)
+    colours = first_colour + (second_colour - first_colour) * second[..., None]
+    grain = value_noise(rng, 2 * side, 2 * side, 4)
+    lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
+    colours = colours * lit[..., None].astype(np.float32)
+
+    patch = cv2.resize(colours, (side, side), interpolation=cv2.INTER_AREA)
+    cover = cv2.resize(
+        inside.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA
+    )
+    return patch, cover, (left, top)
+
+
+def overlap(
+    corner: tuple[int, int], side: int, size: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a square patch and the image meet, as slices of each."""
+    (left, top), (width, height) = corner, size
+    x1, x2 = np.clip([left, left + side], 0, width)
+    y1, y2 = np.clip([top, top + side], 0, height)
+    return (
+        (slice(y1, y2), slice(x1, x2)),
+        (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)),
+    )
+
+
+def draw_frame(
+    scene: Scene, frame: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]] | None:
+    """Draw one frame of a scene.
+
+    Returns:
+        The image (H, W, 3) uint8 BGR and (class, box) of every object, boxes
+        x1, y1, x2, y2 in pixels, first and last seen pixel, counted from 0; or None
+        where less than ``MIN_VISIBLE`` of an object is seen.
+    """
+    width, height = scene.size
+    jitter = rng.normal(0, 0.5, 2) if frame else np.zeros(2)
+    pan = np.array(scene.camera) * frame + jitter
+    shift = np.clip(np.round(pan), -MARGIN, MARGIN).astype(int)
+    left, top = MARGIN + shift
+    image = scene.background[top : top + height, left : left + width].copy()
+
+    seen = []  # (class, area of the whole shape, what is seen of it (H, W))
+    for thing in scene.things:
+        moved = replace(
+            thing,
+            x=thing.x + thing.vx * frame - shift[0],
+            y=thing.y + thing.vy * frame - shift[1],
+            angle=thing.angle + rng.normal(0, 0.03) * bool(frame),
+        )
+        patch, cover, corner = render(moved)
+        here, there = overlap(corner, len(cover), scene.size)
+        # A soft shadow ties the shape to the ground; it is no part of the box.
+        shade = cv2.GaussianBlur(cover, (0, 0), 2.5)
+        shadow_corner = (corner[0] + 2, corner[1] + 3)
+        here_shade, there_shade = overlap(shadow_corner, len(cover), scene.size)
+        image[here_shade] *= 1 - 0.4 * shade[there_shade][..., None]
+        cut = cover[there]
+        image[here] += (patch[there] - image[here]) * cut[..., None]
+        for _, _, mask in seen:
+            mask[here] *= 1 - cut
+        if thing.kind in CLASSES:
+            mask = np.zeros((height, width), np.float32)
+            mask[here] = cut
+            seen.append((thing.kind, float(cover.sum()), mask))
+
+    objects = []
+    for name, area, mask in seen:
+        if mask.sum() < MIN_VISIBLE * area:
+            return None
+        rows = np.nonzero((mask > 0.5).any(1))[0]
+        columns = np.nonzero((mask > 0.5).any(0))[0]
+        box = (columns[0], rows[0], columns[-1], rows[-1])
+        objects.append((name, tuple(int(v) for v in box)))
+
+    yy, xx = np.mgrid[:height, :width].astype(np.float32)
+    gain, across, down = scene.light
+    light = gain + across * (xx / width - 0.5) + down * (yy / height - 0.5)
+    light *= 1 + rng.normal(0, 0.02) * bool(frame)
+    image *= light[..., None] * scene.exposure
+    image = np.clip(image, 0, 1) ** scene.gamma
+    if scene.blur > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), scene.blur)
+    image = image * 255 + rng.standard_normal(image.shape, np.float32) * scene.noise
+    return np.clip(np.round(image), 0, 255).astype(np.uint8), objects
+
+
+def plan_scene(
+    rng: np.random.Generator, classes: Sequence[str], frames: int
+) -> Scene | None:
+    """Lay out a scene with one object per name in ``classes``.
+
+    Returns:
+        The scene, or None where the objects did not find room.
+    """
+    width, height = size = SIZES[rng.integers(len(SIZES))]
+    limits = {1: (26, 46), 2: (24, 38), 3: (20, 31), 4: (17, 26)}[len(classes)]
+    moving = float(frames > 1)
+    objects: list[Thing] = []
+    for name in classes:
+        for _ in range(40):
+            radius = rng.uniform(*limits)
+            x = rng.uniform(0.7 * radius, width - 0.7 * radius)
+            y = rng.uniform(0.7 * radius, height - 0.7 * radius)
+            if all(
+                np.hypot(x - other.x, y - other.y) > 0.85 * (radius + other.radius)
+                for other in objects
+            ):
+                break
+        else:
+            return None
+        free = name in ('ball', 'star', 'ring')
+        objects.append(
+            Thing(
+                kind=name,
+                seed=int(rng.integers(2**62)),
+                x=x,
+                y=y,
+                radius=radius,
+                stretch=rng.uniform(0.85, 1.18),
+                angle=rng.uniform(-np.pi, np.pi) if free else rng.uniform(-0.3, 0.3),
+                vx=moving * rng.normal(0, 1.0),
+                vy=moving * rng.normal(0, 0.6),
+            )
+        )
+
+    def clutter(x: float, y: float, radius: float) -> Thing:
+        return Thing(
+            kind='blob' if rng.random() < 0.6 else 'bar',
+            seed=int(rng.integers(2**62)),
+            x=x,
+            y=y,
+            radius=radius,
+            stretch=rng.uniform(0.7, 1.4),
+            angle=rng.uniform(-np.pi, np.pi),
+        )
+
+    behind = [
+        clutter(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 24))
+        for _ in range(rng.integers(2, 7))
+    ]
+    in_front = []
+    for thing in objects:
+        if rng.random() < 0.2:
+            turn = rng.uniform(0, 2 * np.pi)
+            x = thing.x + thing.radius * np.cos(turn)
+            y = thing.y + thing.radius * np.sin(turn)
+            in_front.append(clutter(x, y, thing.radius * rng.uniform(0.4, 0.7)))
+
+    background = draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN)
+    return Scene(
+        size=size,
+        background=background,
+        things=(*behind, *objects, *in_front),
+        camera=tuple(moving * rng.normal(0, 1.0, 2)),
+        light=(rng.uniform(0.65, 1.2), *rng.uniform(-0.5, 0.5, 2)),
+        exposure=rng.uniform(0.88, 1.12, 3).astype(np.float32),
+        gamma=rng.uniform(0.75, 1.3),
+        blur=max(0.0, rng.uniform(-0.6, 1.1)),
+        noise=rng.uniform(1, 9),
+    )
+
+
+def draw_clip(
+    rng: np.random.Generator, classes: Sequence[str], frames: int
+) -> list[tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]]:
+    """Draw scenes until one shows every object in every frame."""
+    while True:
+        scene = plan_scene(rng, classes, frames)
+        if scene is None:
+            continue
+        drawn = [draw_frame(scene, frame, rng) for frame in range(frames)]
+        if None not in drawn:
+            return drawn
+
+
+def share_out(
+    rng: np.random.Generator, shares: Sequence[float], total: int
+) -> list[str]:
+    """Class names in random order, counts as near to ``shares`` as whole numbers allow.
+
+    Every class of a non-zero share occurs if there is room for it.
+    """
+    exact = np.array(shares) / sum(shares) * total
+    counts = np.floor(exact).astype(int)
+    order = np.argsort(counts - exact, kind='stable')
+    counts[order[: total - counts.sum()]] += 1
+    for index in np.flatnonzero((counts == 0) & (exact > 0)):
+        if counts.max() > 1:
+            counts[counts.argmax()] -= 1
+            counts[index] += 1
+    names = np.repeat(CLASSES, counts)
+    return rng.permutation(names).tolist()
+
+
+def plan_clips(
+    rng: np.random.Generator, frames: Sequence[int], shares: Sequence[float]
+) -> list[tuple[int, list[str]]]:
+    """(number of frames, classes of the objects) for every clip."""
+    n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
+    names = iter(share_out(rng, shares, int(n_objects.sum())))
+    return [
+        (n_frames, [next(names) for _ in range(n)])
+        for n_frames, n in zip(frames, n_objects, strict=True)
+    ]
+
+
+def clip_lengths(rng: np.random.Generator, n_pool: int) -> list[int]:
+    """Lengths of the pool's clips, about ``CLIP_SHARE`` of its images together."""
+    left, lengths = round(CLIP_SHARE * n_pool), []
+    shortest, longest = CLIP_FRAMES
+    while left >= shortest:
+        lengths.append(int(rng.integers(shortest, min(longest, left) + 1)))
+        left -= lengths[-1]
+    return lengths
+
+
+def annotation_xml(
+    name: str,
+    size: tuple[int, int],
+    objects: Sequence[tuple[str, tuple[int, int, int, int]]],
+) -> str:
+    """A VOC annotation; its coordinates count from 1 and include both ends."""
+    lines = [
+        '<annotation>',
+        f'  <folder>{FOLDER}</folder>',
+        f'  <filename>{name}.jpg</filename>',
+        '  <size>',
+        f'    <width>{size[0]}</width>',
+        f'    <height>{size[1]}</height>',
+        '    <depth>3</depth>',
+        '  </size>',
+        '  <segmented>0</segmented>',
+    ]
+    for class_name, (x1, y1, x2, y2) in objects:
+        lines += [
+            '  <object>',
+            f'    <name>{class_name}</name>',
+            '    <pose>Unspecified</pose>',
+            '    <truncated>0</truncated>',
+            '    <difficult>0</difficult>',
+            '    <bndbox>',
+            f'      <xmin>{x1 + 1}</xmin>',
+            f'      <ymin>{y1 + 1}</ymin>',
+            f'      <xmax>{x2 + 1}</xmax>',
+            f'      <ymax>{y2 + 1}</ymax>',
+            '    </bndbox>',
+            '  </object>',
+        ]
+    return '\n'.join([*lines, '</annotation>', ''])
+
+
+def read_stamp(folder: Path) -> dict | None:
+    """The stamp of a finished set, or None where ``folder`` does not exist.
+
+    Raises:
+        FileExistsError: If the folder is there and no finished demo set.
+    """
+    if not folder.exists():
+        return None
+    try:
+        return json.loads((folder / STAMP).read_text(encoding='utf-8'))['parameters']
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FileExistsError(
+            f'{folder} exists and is not a demo set (no readable {STAMP}): '
+            'give another folder with --out'
+        ) from None
+
+
+def check_same(folder: Path, found: dict, wanted: dict) -> None:
+    """Raise FileExistsError where a set of other parameters is in the folder."""
+    other = [
+        f'{key} is {found.get(key)}, asked for {wanted[key]}'
+        for key in wanted
+        if found.get(key) != wanted[key]
+    ]
+    if other:
+        raise FileExistsError(
+            f'{folder} holds a demo set of other parameters ({"; ".join(other)}): '
+            'give another folder with --out, or ask for the same'
+        )
+
+
+def write_set(folder: Path, parameters: dict) -> None:
+    """Draw all images into the empty ``folder``, the stamp last."""
+    seed, n_pool = parameters['seed'], parameters['pool']
+    n_images = n_pool + parameters['test']
+    for sub in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
+        (folder / sub).mkdir(parents=True)
+
+    rng = np.random.default_rng([seed, 0])
+    lengths = clip_lengths(rng, n_pool)
+    plans = plan_clips(rng, lengths, CLIP_SHARES)
+    plans += plan_clips(rng, [1] * (n_pool - sum(lengths)), SINGLE_SHARES)
+    plans += plan_clips(rng, [1] * parameters['test'], TEST_SHARES)
+    # The place in the pool says nothing about the clip.
+    numbers = iter([*rng.permutation(n_pool), *range(n_pool, n_images)])
+
+    counts = {split: dict.fromkeys(CLASSES, 0) for split in ('trainval', 'test')}
+    names: dict[str, list[str]] = {'trainval': [], 'test': []}
+    clips = []
+    for index, (n_frames, classes) in enumerate(plans):
+        clip = []
+        drawn = draw_clip(np.random.default_rng([seed, 1, index]), classes, n_frames)
+        for image, objects in drawn:
+            number = next(numbers)
+            split = 'trainval' if number < n_pool else 'test'
+            name = f'{number + 1:06d}'
+            names[split].append(name)
+            clip.append(name)
+            for class_name, _ in objects:
+                counts[split][class_name] += 1
+            path = folder / 'JPEGImages' / f'{name}.jpg'
+            if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90]):
+                raise OSError(f'cannot write {path}')
+            height, width = image.shape[:2]
+            xml = annotation_xml(name, (width, height), objects)
+            (folder / 'Annotations' / f'{name}.xml').write_text(xml, encoding='utf-8')
+        if n_frames > 1:
+            clips.append(clip)
+
+    for split, listed in names.items():
+        text = ''.join(f'{name}\n' for name in sorted(listed))
+        (folder / f'ImageSets/Main/{split}.txt').write_text(text, encoding='utf-8')
+    stamp = {'parameters': parameters, 'objects': counts, 'clips': clips}
+    text = json.dumps(stamp, indent=1) + '\n'
+    (folder / STAMP).write_text(text, encoding='utf-8')
+
+
+def make_demo_data(
+    out: str | os.PathLike = 'data/demo',
+    seed: int = 0,
+    n_pool: int = 400,
+    n_test: int = 100,
+) -> None:
+    """Write the demo set to ``out/VOCdemo``; do nothing where it is already there.
+
+    The set appears under its name in one step, when it is complete. An interrupted
+    run leaves at most a folder whose name starts with ``.VOCdemo-``.
+
+    Args:
+        out: Folder that holds or will hold ``VOCdemo``.
+        seed: 0 or more; another seed gives another set of the same look.
+        n_pool: Images in ``trainval.txt``, 16 or more.
+        n_test: Images in ``test.txt``, 4 or more.
+
+    Raises:
+        FileExistsError: If ``out/VOCdemo`` is something else or has other parameters.
+        ValueError: If a number is too small.
+    """
+    for flag, value, least in (
+        ('--seed', seed, 0),
+        ('--pool', n_pool, MIN_POOL),
+        ('--test', n_test, MIN_TEST),
+    ):
+        if value < least:
+            raise ValueError(f'{flag} must be {least} or more, got {value}')
+    parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
+    folder = Path(out) / FOLDER
+    found = read_stamp(folder)
+    if found is not None:
+        check_same(folder, found, parameters)
+        print(f'{folder} already holds this demo set: nothing to do')
+        return
+
+    Path(out).mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f'.{FOLDER}-', dir=out))
+    try:
+        write_set(scratch, parameters)
+        # mkdtemp makes folders that only their owner can read.
+        scratch.chmod(Path(out).stat().st_mode & 0o777)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            # Another process may have finished first.
+            found = read_stamp(folder)
+            if found is None:
+                raise
+            check_same(folder, found, parameters)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f'{folder}: {n_pool} pool and {n_test} test images')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description='Draw the demo data set, Pascal VOC format.'
+    )
+    parser.add_argument('--out', default='data/demo', help='default: %(default)s')
+    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument(
+        '--pool', type=int, default=400, help='pool images, default: %(default)s'
+    )
+    parser.add_argument(
+        '--test', type=int, default=100, help='test images, default: %(default)s'
+    )
+    args = parser.parse_args(arguments)
+    try:
+        make_demo_data(args.out, args.seed, args.pool, args.test)
+    except (FileExistsError, ValueError) as error:
+        sys.exit(f'make_demo_data: {error}')
+
+
+if __name__ == '__main__':
+    main()
