@@ -37,6 +37,8 @@ ops: $(INSTALLED)
 	    "$$(grep '^onedl-mmcv==' requirements/demo.txt)"
 
 $(INSTALLED): requirements/demo.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else \
+	    "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	    -r requirements/demo.txt

@@ -31,10 +31,14 @@ setup(
     python_requires='>=3.10',
     # Not a hard dependency: OpenMMLab and PyTorch. The two sets below share their
     # import names under different distribution names, so pulling one in over the
-    # other would break a working environment. Either brings OpenCV along, too.
+    # other would break a working environment. Either brings OpenCV, Pillow
+    # and rich along, too.
     install_requires=[
+        'filelock',  # one process per work_dir
         'matplotlib',  # curve.png
         'numpy',
+        'scikit-learn',  # the discriminator's AUC
+        'scipy',
     ],
     extras_require={
         # The set this project is maintained on.
