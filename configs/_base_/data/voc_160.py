@@ -1,0 +1,63 @@
+# VOC-format data for the small SSD at 160 px; a child names its data_source.
+# Geometry and colour are drawn without looking at boxes: with mmdet's
+# MinIoURandomCrop the discriminator would tell images by their crop.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='Expand',
+        mean=[123.675, 116.28, 103.53],
+        to_rgb=True,
+        ratio_range=(1, 2),
+        prob=0.5,
+    ),
+    dict(type='tjls_mm.BoxBlindRandomCrop', min_crop_size=0.6),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+# The same without annotations: a pool image has none.
+pool_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadEmptyAnnotations', with_bbox=True),
+    *train_pipeline[2:],
+]
+score_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+test_pipeline = [
+    *score_pipeline[:2],
+    dict(type='LoadAnnotations', with_bbox=True),
+    *score_pipeline[2:],
+]
+
+# No workers: decoding small images costs less than handing them over.
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    dataset=dict(
+        type='tjls_mm.JointDataset',
+        labelled=dict(pipeline=train_pipeline),
+        pool=dict(pipeline=pool_pipeline),
+    ),
+)
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+score_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    dataset=dict(pipeline=score_pipeline),
+)
+val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='11points')
+test_evaluator = val_evaluator
