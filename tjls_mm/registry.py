@@ -49,7 +49,9 @@ IMAGE_SOURCES = Registry(
 )
 """What a data set is on disk: its image_ids, files and annotation lists."""
 
-ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.active.annotators'])
+ANNOTATORS = Registry(
+    'annotator', scope='tjls_mm', locations=['tjls_mm.active.annotators']
+)
 """Where the labels of selected images come from."""
 
 

@@ -359,9 +359,16 @@ def test_random_trains_plain_ssd_and_scores_nothing(config, reference, tmp_path)
 
 
 def test_full_uses_all_labels_in_one_stage(config, tmp_path):
-    run_stages(config(name='demo_full', **{'active_learning.initial': 1.0,
-                                           'active_learning.stages': 1,
-                                           'train_cfg.max_epochs': 1}))
+    run_stages(
+        config(
+            name='demo_full',
+            **{
+                'active_learning.initial': 1.0,
+                'active_learning.stages': 1,
+                'train_cfg.max_epochs': 1,
+            },
+        )
+    )
     folder = tmp_path / 'work' / 'stage_00'
     assert len(read_image_ids(folder / 'labelled.txt')) == 48
     assert (folder / 'pool.txt').read_text() == ''
@@ -398,9 +405,7 @@ def spoiled(reference: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(reference, tmp_path / 'copy'))
 
 
-def test_spoiled_list_file_says_which_and_what_can_be_kept(
-    reference, config, tmp_path
-):
+def test_spoiled_list_file_says_which_and_what_can_be_kept(reference, config, tmp_path):
     work_dir = spoiled(reference, tmp_path)
     path = work_dir / 'stage_01' / 'pool.txt'
     path.write_text(path.read_text()[:-10])
@@ -486,7 +491,9 @@ def test_weights_load_safely_and_hold_the_bank(reference):
 def test_bank_is_drawn_by_seed_and_fills_up():
     labelled, pool = [f'l{i}' for i in range(9)], [f'u{i}' for i in range(9)]
     bank = draw_bank(labelled, pool, 7, 0, 0)
-    assert bank == draw_bank(labelled, pool, 7, 0, 0) != draw_bank(labelled, pool, 7, 0, 1)
+    assert (
+        bank == draw_bank(labelled, pool, 7, 0, 0) != draw_bank(labelled, pool, 7, 0, 1)
+    )
     assert sum(i[0] == 'l' for i in bank) == 4
     assert sum(i[0] == 'l' for i in draw_bank(labelled, pool[:1], 7, 0, 0)) == 6
     assert sum(i[0] == 'l' for i in draw_bank(labelled[:2], pool, 7, 0, 0)) == 2

@@ -245,9 +245,7 @@ class Trial:
             training={**config.active_learning.volume, 'processes': self.world_size},
         )
         record.set_seconds('prepare', time.perf_counter() - started)
-        self.manifest.begin(
-            stage.number, ['labelled.txt', 'pool.txt'], self.world_size
-        )
+        self.manifest.begin(stage.number, ['labelled.txt', 'pool.txt'], self.world_size)
 
     def train_and_score(self, number: int, stage: StageInputs) -> None:
         """Train, evaluate and score: what an MMEngine Runner does in a stage.

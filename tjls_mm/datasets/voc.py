@@ -168,8 +168,7 @@ class VOCFiles:
             path = osp.join(self.data_root, part, 'ImageSets', 'Main', f'{name}.txt')
             if not osp.isfile(path):
                 raise InputError(
-                    f'Image set {path} does not exist: '
-                    f"data_source names '{image_set}'."
+                    f"Image set {path} does not exist: data_source names '{image_set}'."
                 )
             names = read_image_ids(path)
             image_ids += [f'{part}/{name}' if part else name for name in names]

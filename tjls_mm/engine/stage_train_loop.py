@@ -9,6 +9,7 @@ from mmengine.runner import IterBasedTrainLoop
 from tjls_mm.active.stage_record import StageRecord
 from tjls_mm.datasets import JointBatchSampler
 from tjls_mm.errors import InputError, TrainingDiverged
+from tjls_mm.progress import progress
 from tjls_mm.randomness import derive_seed
 from tjls_mm.registry import LOOPS
 
@@ -81,7 +82,13 @@ class StageTrainLoop(IterBasedTrainLoop):
         started = time.perf_counter() - self.train_seconds
         self.runner.call_hook('before_train_epoch')
         batches = self._batches()
-        while self._iter < self._max_iters and not self.stop_training:
+        # Where the console shows MMEngine's log, that has an ETA already.
+        settings = self.runner.cfg.get('active_learning') or {}
+        shown = settings.get('console', 'log') == 'summary'
+        left = range(self._iter, self._max_iters)
+        for _ in progress(left, 'Training', len(left), shown):
+            if self.stop_training:
+                break
             self.runner.model.train()
             torch.manual_seed(derive_seed(self.seed, self.stage, 'iter', self._iter))
             self.run_iter(next(batches))

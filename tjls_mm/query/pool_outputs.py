@@ -16,9 +16,7 @@ SCORES_FILE = 'pool_scores.csv'
 COLUMNS = ['image_id', 'logit', 'score']
 
 
-def write_scores(
-    path: Path, image_ids: Sequence[str], logits: Sequence[float]
-) -> None:
+def write_scores(path: Path, image_ids: Sequence[str], logits: Sequence[float]) -> None:
     """Write ``image_id,logit,score`` of every pool image atomically.
 
     Args:
