@@ -1,0 +1,176 @@
+"""Several processes: scoring, training, and order of the pool."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+
+from tjls_mm.engine.pool_scoring_hook import FixedShapeBatches, gather_outputs
+from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.registry import DATASETS, MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize('n_images', [1, 7, 8, 9, 30])
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_batches_have_one_shape_and_hold_every_image(n_images, world_size):
+    batches = [
+        batch
+        for rank in range(world_size)
+        for batch in FixedShapeBatches(n_images, 4, rank, world_size)
+    ]
+    assert all(len(batch) == 4 for batch in batches)
+    assert {i for batch in batches for i in batch} == set(range(n_images))
+    assert len(batches) == -(-n_images // 4)
+
+
+@pytest.fixture(scope='module')
+def trained(demo_data, tmp_path_factory):
+    """One stage of TJLS, of one process."""
+    folder = tmp_path_factory.mktemp('trained')
+    run(demo_data, folder / 'work')
+    return folder / 'work'
+
+
+def options(data: Path) -> list[str]:
+    return [
+        f'data_source.data_root={data}',
+        'active_learning.initial=8',
+        'active_learning.budget=6',
+        'active_learning.stages=2',
+        'train_dataloader.batch_size=8',
+        'auto_scale_lr.base_batch_size=8',
+        'score_dataloader.batch_size=8',
+        'train_cfg.max_epochs=1',
+        'param_scheduler.0.total_steps=1',
+        'model.backbone.base_channels=8',
+        'model.neck.in_channels=16,32,64',
+        'model.neck.out_channels=16,32,64,64',
+        'model.bbox_head.in_channels=16,32,64,64',
+    ]
+
+
+def run(data: Path, work_dir: Path, processes: int = 0, *more: str) -> str:
+    tool = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'al_train.py')]
+    if processes:
+        tool = ['bash', str(ROOT / 'tools' / 'dist_train.sh')]
+    command = [*tool, str(ROOT / 'configs' / 'demo_tjls.py')]
+    if processes:
+        command.append(str(processes))
+    command += ['--work-dir', str(work_dir), '--cfg-options', *options(data), *more]
+    env = {
+        **os.environ,
+        'OMP_NUM_THREADS': '1',
+        'PYTHON': sys.executable,
+        'PORT': '29653',
+    }
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout
+
+
+def score(
+    rank: int, world_size: int, stage_dir: str, list_file: str, out: str, batch: int
+) -> None:
+    """Score the images of a list with the weights of a stage."""
+    from mmengine.config import Config
+
+    torch.set_num_threads(1)
+    if world_size > 1:
+        store = f'file://{out}.store'
+        torch.distributed.init_process_group(
+            'gloo', init_method=store, rank=rank, world_size=world_size
+        )
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(f'{stage_dir}/config.py')
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, f'{stage_dir}/model.pth', map_location='cpu')
+    dataset = DATASETS.build({**cfg.score_dataloader.dataset, 'ann_file': list_file})
+    ids, outputs = gather_outputs(model, dataset, ['logit'], batch_size=batch)
+    if rank == 0:
+        content = {i: float(x) for i, x in zip(ids, outputs['logit'], strict=True)}
+        Path(out).write_text(json.dumps(content))
+        assert len(content) == len(ids)
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_scores_do_not_depend_on_order_or_processes(trained, tmp_path):
+    stage = trained / 'stage_00'
+    pool = read_image_ids(stage / 'pool.txt')
+    write_image_ids(tmp_path / 'reversed.txt', pool[::-1])
+    rng = np.random.default_rng(0)
+    write_image_ids(tmp_path / 'shuffled.txt', [pool[i] for i in rng.permutation(40)])
+    lists = {
+        'one': (1, stage / 'pool.txt', 8),
+        'two': (2, stage / 'pool.txt', 8),
+        'reversed': (1, tmp_path / 'reversed.txt', 8),
+        'shuffled': (2, tmp_path / 'shuffled.txt', 8),
+        'larger': (1, stage / 'pool.txt', 16),
+    }
+    scores = {}
+    for name, (processes, list_file, batch) in lists.items():
+        out = str(tmp_path / f'{name}.json')
+        args = (processes, str(stage), str(list_file), out, batch)
+        if processes == 1:
+            score(0, *args)
+        else:
+            torch.multiprocessing.spawn(score, args, nprocs=processes)
+        scores[name] = json.loads(Path(out).read_text())
+        assert scores[name].keys() == set(pool)
+    larger = scores.pop('larger')
+    assert all(s == scores['one'] for s in scores.values())
+    assert max(abs(larger[i] - scores['one'][i]) for i in pool) < 1e-5
+    lines = (stage / 'pool_scores.csv').read_text().splitlines()[1:]
+    written = {i: float(x) for i, x, _ in (line.split(',') for line in lines)}
+    assert {i: np.float32(x) for i, x in written.items()} == {
+        i: np.float32(x) for i, x in scores['one'].items()
+    }
+
+
+def test_two_processes_train_share_the_batch_and_repeat(demo_data, trained, tmp_path):
+    out = run(demo_data, tmp_path / 'a', 2)
+    run(demo_data, tmp_path / 'b', 2)
+    assert '2 processes share the batch of 8 images: 4 each' in out
+    assert out.count('stage 2/2') == 1, 'one summary line, not one per process'
+    for name in ('stage_00/selected.txt', 'stage_01/pool_scores.csv'):
+        assert (tmp_path / 'a' / name).read_text() == (
+            tmp_path / 'b' / name
+        ).read_text()
+    weights = [
+        torch.load(tmp_path / x / 'stage_01' / 'model.pth', weights_only=True)
+        for x in 'ab'
+    ]
+    first, second = (w['state_dict'] for w in weights)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    record = json.loads((tmp_path / 'a' / 'stage_00' / 'metrics.json').read_text())
+    alone = json.loads((trained / 'stage_00' / 'metrics.json').read_text())
+    assert record['training']['processes'] == 2
+    assert record['training']['image_passes'] == alone['training']['image_passes']
+    assert first['bbox_head.bottleneck.banks.0.inputs'].shape[0] == 7
+
+
+def test_error_reaches_the_user_once_and_no_process_hangs(demo_data, tmp_path):
+    command = [
+        'bash',
+        str(ROOT / 'tools' / 'dist_train.sh'),
+        str(ROOT / 'configs' / 'demo_tjls.py'),
+        '2',
+        '--work-dir',
+        str(tmp_path / 'w'),
+        '--cfg-options',
+        f'data_source.data_root={tmp_path}/nowhere',
+    ]
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29654'}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count('ERROR: The data root') == 1
+    assert not (tmp_path / 'w').exists()
