@@ -176,6 +176,10 @@ def derive_stage_config(cfg: Config, source, stage: StageInputs) -> Config:
         InputError: If the config cannot be run.
     """
     cfg = copy.deepcopy(cfg)
+    # Variables of the config files that the parts below hold already: MMEngine
+    # formats the whole config several times per Runner.
+    for name in [key for key in cfg if key.endswith('_pipeline')]:
+        cfg.pop(name)
     seed = cfg.randomness.seed
     batches = plan_batches(cfg, stage.world_size)
     _name_stage(cfg, stage)
@@ -195,9 +199,9 @@ def derive_stage_config(cfg: Config, source, stage: StageInputs) -> Config:
 
 
 def _name_stage(cfg: Config, stage: StageInputs) -> None:
-    # Without a name of its own the visualizer of a later stage would write into
-    # the folder of the first.
-    name = f'{stage.folder.parent.name}_{stage.folder.name}'
+    # Loggers and visualizers are kept by name for as long as the process lives:
+    # one of the same name would write into the folder of the first.
+    name = str(stage.folder.absolute())
     cfg.work_dir = str(stage.folder)
     cfg.experiment_name = name
     if cfg.get('visualizer') is not None:
@@ -323,19 +327,12 @@ def _scheduler_in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDi
 
 
 def _fill_hooks(cfg: Config, stage: StageInputs, seed: int) -> None:
-    score = cfg.score_dataloader
     query = QUERIES.get(cfg.active_learning.query.type)
     joint = cfg.active_learning.get('joint', {})
-    bank = {**score.dataset, 'ann_file': stage.list_file('bank')}
     arguments = {
         'tjls_mm.AlternatingUpdateHook': dict(update=joint.get('update', 'joint')),
-        'tjls_mm.ContextBankHook': dict(dataset=bank, batch_size=score.batch_size),
+        'tjls_mm.ContextBankHook': dict(list_file=stage.list_file('bank')),
         'tjls_mm.PoolScoringHook': dict(
-            dataloader=dict(
-                dataset=score.dataset,
-                batch_size=score.batch_size,
-                num_workers=score.get('num_workers', 0),
-            ),
             labelled_list=stage.list_file('labelled'),
             outputs=query.needs if stage.n_pool else (),
             seed=seed,

@@ -32,6 +32,8 @@ class PoolDataset(BaseDataset):
     ) -> None:
         self.path_template = path_template
         # The images lie below data_root, the list belongs to a stage.
+        # Serialising saves memory for worker processes and costs a second.
+        kwargs.setdefault('serialize_data', False)
         super().__init__(ann_file=osp.abspath(ann_file), data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -330,6 +330,8 @@ class VOCImageSet(BaseDetDataset):
             )
         self.img_suffix = img_suffix
         self.drop_bad_boxes = drop_bad_boxes
+        # Serialising saves memory for worker processes and costs a second.
+        kwargs.setdefault('serialize_data', False)
         super().__init__(ann_file=osp.abspath(ann_file), **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -19,17 +19,18 @@ class ContextBankHook(Hook):
     the bank of its weights. Buffers of process 0 are copied to all others first:
     what is evaluated is what is saved. Models without a bank are left alone.
 
+    Images are loaded as ``score_dataloader`` of the config says: through the test
+    pipeline without annotations.
+
     Args:
-        dataset: Config of the reference images, through the test pipeline
-            without annotations: half of a batch labelled, then pool images.
-        batch_size: Images per forward pass.
+        list_file: List of the reference images: half of a batch labelled, then
+            pool images.
     """
 
     priority = 'LOW'
 
-    def __init__(self, dataset: dict | None = None, batch_size: int = 16) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
+    def __init__(self, list_file: str | None = None) -> None:
+        self.list_file = list_file
         self._filled_at: int | None = None
 
     def before_val(self, runner) -> None:
@@ -51,14 +52,15 @@ class ContextBankHook(Hook):
                     dist.broadcast(buffer, src=0)
         if not batch_bottlenecks(model):
             return
-        if self.dataset is None:
+        if self.list_file is None:
             raise ValueError(
-                'ContextBankHook needs dataset: the config of the reference images.'
+                'ContextBankHook needs list_file: the list of the reference images.'
             )
+        score = runner.cfg.score_dataloader
         with torch.random.fork_rng():
             loader = DataLoader(
-                DATASETS.build(self.dataset),
-                batch_size=self.batch_size,
+                DATASETS.build({**score.dataset, 'ann_file': self.list_file}),
+                batch_size=score.batch_size,
                 collate_fn=pseudo_collate,
             )
             fill_context_banks(model, loader)

@@ -120,11 +120,11 @@ class PoolScoringHook(Hook):
 
     Writes ``pool_scores.csv`` into the work dir and what the discriminator has
     learned into ``metrics.json``. Scores are computed in full precision,
-    whatever training used.
+    whatever training used. Images are loaded as ``score_dataloader`` of the config
+    says: ``dataset`` (the pool through the test pipeline without annotations),
+    ``batch_size`` and ``num_workers``.
 
     Args:
-        dataloader: Config with ``dataset`` (the pool through the test pipeline
-            without annotations), ``batch_size`` and ``num_workers``.
         labelled_list: List file of the labelled images, for the AUC.
         outputs: Names that the query strategy needs; empty for no scoring.
         seed: Seed of the trial.
@@ -136,14 +136,12 @@ class PoolScoringHook(Hook):
 
     def __init__(
         self,
-        dataloader: dict | None = None,
         labelled_list: str | None = None,
         outputs: Sequence[str] = (),
         seed: int = 0,
         stage: int = 0,
         auc_images: int = 1000,
     ) -> None:
-        self.dataloader = dataloader
         self.labelled_list = labelled_list
         self.outputs = tuple(outputs)
         self.seed = seed
@@ -158,8 +156,11 @@ class PoolScoringHook(Hook):
             return
         started = time.perf_counter()
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        loader = dict(self.dataloader)
-        dataset_cfg = loader.pop('dataset')
+        score = runner.cfg.score_dataloader
+        dataset_cfg = score.dataset
+        loader = dict(
+            batch_size=score.batch_size, num_workers=score.get('num_workers', 0)
+        )
         pool = DATASETS.build(dataset_cfg)
         image_ids, outputs = gather_outputs(model, pool, self.outputs, **loader)
         self._check_finite(outputs, runner)
