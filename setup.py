@@ -62,7 +62,7 @@ setup(
             'numpy<2',
             'setuptools<80',
         ],
-        'test': ['pytest', 'ruff'],
+        'test': ['pytest', 'pytest-xdist', 'ruff'],
         'tensorboard': ['tensorboard'],
     },
     classifiers=[

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,12 @@ def trained(demo_data, tmp_path_factory):
     return folder / 'work'
 
 
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
 def options(data: Path) -> list[str]:
     return [
         f'data_source.data_root={data}',
@@ -70,7 +77,7 @@ def run(data: Path, work_dir: Path, processes: int = 0, *more: str) -> str:
         **os.environ,
         'OMP_NUM_THREADS': '1',
         'PYTHON': sys.executable,
-        'PORT': '29653',
+        'PORT': free_port(),
     }
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
@@ -169,7 +176,7 @@ def test_error_reaches_the_user_once_and_no_process_hangs(demo_data, tmp_path):
         '--cfg-options',
         f'data_source.data_root={tmp_path}/nowhere',
     ]
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29654'}
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port()}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert done.stderr.count('ERROR: The data root') == 1

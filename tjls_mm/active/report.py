@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.table import Table
 
@@ -172,3 +173,31 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format='png')
+
+
+def draw_gallery(
+    path: Path, images: Mapping[str, str], columns: int = 6, rows: int = 4
+) -> None:
+    """Draw the first images of a selection beside each other, first choice first.
+
+    Args:
+        path: Of the PNG file, replaced atomically.
+        images: image_id to path, in order.
+        columns: Images per row.
+        rows: Rows at most.
+    """
+    side, text = 150, 14
+    shown = list(images.items())[: columns * rows]
+    size = columns * side, -(-len(shown) // columns) * (side + text)
+    sheet = Image.new('RGB', size, 'white')
+    draw = ImageDraw.Draw(sheet)
+    for i, (image_id, file) in enumerate(shown):
+        left, top = i % columns * side, i // columns * (side + text)
+        with Image.open(file) as image:
+            image.draft('RGB', (side, side))
+            image = ImageOps.exif_transpose(image).convert('RGB')
+            thumbnail = ImageOps.contain(image, (side - 4, side - 4))
+        sheet.paste(thumbnail, (left + 2, top + 2))
+        draw.text((left + 2, top + side), f'{i + 1}. {image_id}'[-24:], fill='black')
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format='PNG')

@@ -19,7 +19,13 @@ from mmengine.runner import Runner
 from tjls_mm.active.main_process import on_main_process
 from tjls_mm.active.manifest import Manifest, flatten_config
 from tjls_mm.active.preflight import TrialPlan, check_pretrained
-from tjls_mm.active.report import print_table, stage_line, stage_row, write_report
+from tjls_mm.active.report import (
+    draw_gallery,
+    print_table,
+    stage_line,
+    stage_row,
+    write_report,
+)
 from tjls_mm.active.stage_config import (
     StageInputs,
     bank_size,
@@ -306,7 +312,12 @@ class Trial:
         self.plan.annotator.label(self.plan.source, selected, number)
         record = StageRecord(folder)
         record.update(picks=self._describe(selected, pool, folder))
+        draw_gallery(
+            folder / 'selected.png',
+            {i: self.plan.source.image_path(i) for i in selected},
+        )
         record.add_seconds('select', time.perf_counter() - started)
+        # Written last: it marks the step as done.
         write_image_ids(folder / SELECTED_FILE, selected)
 
     def _describe(self, selected: list[str], pool, folder: Path) -> dict:

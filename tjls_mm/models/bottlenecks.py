@@ -184,7 +184,8 @@ class _ChannelBlock(nn.Module):
         w_qk = torch.einsum('hdb,hdc->hbc', w_q, w_k)
         b_qk = torch.einsum('hd,hdc->hc', b_q, w_k)
         queries = torch.einsum('ntb,hbc->nhtc', x, w_qk) + b_qk[:, None]
-        tokens = x[:, None].expand(-1, h, -1, -1)
+        # Under autocast the products are of lower precision than the input.
+        tokens = x[:, None].expand(-1, h, -1, -1).to(queries.dtype)
         mixed = F.scaled_dot_product_attention(
             queries, tokens, tokens, scale=w_q.shape[1] ** -0.5
         )  # (N, h, T, B)
