@@ -5,6 +5,7 @@ import sys
 import urllib.error
 
 import pytest
+import torch
 from conftest import ROOT
 from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
@@ -200,6 +201,17 @@ def test_no_network_for_pretrained_weights(tiny_config, monkeypatch):
         check_pretrained(cfg)
     cfg.model.backbone.init_cfg = None
     check_pretrained(cfg)
+
+
+class Payload:
+    """What a pickle could hold."""
+
+
+def test_a_checkpoint_of_a_stranger_is_not_unpickled_silently(refused, tmp_path):
+    path = tmp_path / 'theirs.pth'
+    torch.save({'state_dict': {}, 'meta': Payload()}, path)
+    refused('load_from: .*could run code.*trust_checkpoints', load_from=str(path))
+    refused('load_from: .*does not exist', load_from=str(tmp_path / 'no.pth'))
 
 
 def test_tools_that_count_from_zero_are_tolerated():

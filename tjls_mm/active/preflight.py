@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -27,6 +28,7 @@ SETTINGS = {
     'joint': 'composition, update, pool_ratio and redraw_pool of joint batches',
     'allow_short_stage': 'let the last selection take what is left',
     'console': "'log' or 'summary'",
+    'trust_checkpoints': 'unpickle checkpoints that torch cannot load safely',
 }
 JOINT_SETTINGS = ('composition', 'update', 'pool_ratio', 'redraw_pool')
 
@@ -174,12 +176,15 @@ def check_pretrained(cfg: Config) -> None:
     Raises:
         InputError: If they cannot be had; names the switch for random weights.
     """
+    if cfg.get('load_from'):
+        _check_safe(cfg, cfg.load_from, 'load_from')
     for key in ('backbone', 'neck', 'bbox_head'):
-        init = cfg.model.get(key, {}).get('init_cfg') or []
+        init = (cfg.model.get(key) or {}).get('init_cfg') or []
         for one in init if isinstance(init, list) else [init]:
             name = one.get('checkpoint')
             if name is None:
                 continue
+            _check_safe(cfg, name, f'model.{key}.init_cfg.checkpoint')
             try:
                 CheckpointLoader.load_checkpoint(name, map_location='cpu')
             # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
@@ -191,6 +196,23 @@ def check_pretrained(cfg: Config) -> None:
                     f'model.{key}.init_cfg.checkpoint=PATH, or start from random '
                     f'weights with --cfg-options model.{key}.init_cfg=None'
                 ) from None
+
+
+def _check_safe(cfg: Config, name: str, setting: str) -> None:
+    """Refuse a file that MMEngine would unpickle without saying so."""
+    if '://' in name or cfg.active_learning.get('trust_checkpoints'):
+        return
+    try:
+        torch.load(name, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f'{setting}: {name} does not exist.') from None
+    # torch.load raises whatever its zip reader or unpickler do.
+    except Exception as error:
+        raise InputError(
+            f'{setting}: {name} holds more than tensors and plain types '
+            f'({str(error).splitlines()[0][:150]}), and loading it could run code. '
+            'If you trust it: --cfg-options active_learning.trust_checkpoints=True'
+        ) from None
 
 
 def _check_settings(settings) -> None:

@@ -1,6 +1,5 @@
 """Fill the context bank before whoever needs it."""
 
-import torch
 import torch.distributed as dist
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
@@ -57,10 +56,9 @@ class ContextBankHook(Hook):
                 'ContextBankHook needs list_file: the list of the reference images.'
             )
         score = runner.cfg.score_dataloader
-        with torch.random.fork_rng():
-            loader = DataLoader(
-                DATASETS.build({**score.dataset, 'ann_file': self.list_file}),
-                batch_size=score.batch_size,
-                collate_fn=pseudo_collate,
-            )
-            fill_context_banks(model, loader)
+        loader = DataLoader(
+            DATASETS.build({**score.dataset, 'ann_file': self.list_file}),
+            batch_size=score.batch_size,
+            collate_fn=pseudo_collate,
+        )
+        fill_context_banks(model, loader)

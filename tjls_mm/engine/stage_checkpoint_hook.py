@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import weights_to_cpu
 
 from tjls_mm import __version__
@@ -40,8 +41,11 @@ class StageCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Go on counting the seconds of training."""
-        seconds = checkpoint.get('meta', {}).get('train_seconds', 0.0)
-        runner.train_loop.train_seconds = seconds
+        # Not runner.train_loop: under mmdet's test tool that would build the loop
+        # and load the training set.
+        loop = getattr(runner, '_train_loop', None)
+        if isinstance(loop, BaseLoop):
+            loop.train_seconds = checkpoint.get('meta', {}).get('train_seconds', 0.0)
 
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs=None
