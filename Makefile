@@ -23,7 +23,7 @@ demo-compare: demo
 	$(BIN)/python tools/al_compare.py work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ machine or a busy neighbour slows both. Nothing is loaded from disk but the conf
 
 import argparse
 import json
+import logging
 import resource
 import statistics
 import subprocess
@@ -322,6 +323,7 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     args = parser.parse_args()
     init_default_scope('mmdet')
+    logging.disable(logging.INFO)  # MMEngine logs every initialised weight
     benchmarks[args.benchmark](args)
 
 

@@ -5,6 +5,8 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 custom_imports = dict(imports=['tjls_mm.compat'], allow_failed_imports=False)
 
 default_hooks = dict(
+    # A stage is iterations, so its evaluation is logged at an iteration.
+    logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(_delete_=True, type='tjls_mm.StageCheckpointHook', interval_s=300),
 )
 custom_hooks = [
