@@ -20,6 +20,12 @@ from tjls_mm.registry import MODELS
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
 
 
+@pytest.fixture(autouse=True)
+def _gpu(monkeypatch):
+    """Configs with mixed precision are planned for the GPU they ask for."""
+    monkeypatch.setattr('tjls_mm.active.preflight.get_device', lambda: 'cuda')
+
+
 def write_sets(root: Path, sets: dict[str, int]) -> None:
     """Image sets that name images; nothing else is needed to plan."""
     for name, count in sets.items():

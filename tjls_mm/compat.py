@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from unittest import mock
 
 import numpy as np
 import torch
@@ -200,6 +201,25 @@ def _overlaps(
     union = area[rows][:, None] + area[others]
     union -= inter
     return np.divide(inter, union, out=union)
+
+
+def load_on_this_process(name: str) -> dict:
+    """Load a checkpoint of MMEngine on one of several processes.
+
+    MMEngine's loader of URLs makes all processes wait for each other, and the
+    others never come where only one checks whether the weights can be had.
+
+    Args:
+        name: Path, URL or ``open-mmlab://`` name.
+
+    Returns:
+        The checkpoint, on the CPU; what was downloaded is in torch's cache.
+    """
+    from mmengine.runner import checkpoint
+
+    alone = mock.patch.object(checkpoint, 'get_dist_info', return_value=(0, 1))
+    with alone:
+        return checkpoint.CheckpointLoader.load_checkpoint(name, map_location='cpu')
 
 
 class _MissingOps(types.ModuleType):

@@ -13,6 +13,8 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+from tjls_mm.errors import InputError
+
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='tjls_mm', locations=['tjls_mm.models']
 )
@@ -66,10 +68,18 @@ def build_own(registry: Registry, cfg: dict):
 
     Raises:
         KeyError: If the type is not registered.
+        InputError: If an argument is missing or unknown.
     """
     arguments = dict(cfg)
     name = arguments.pop('type')
     cls = registry.get(name)
     if cls is None:
         raise KeyError(f'{name!r} is not in the registry of {registry.name}')
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise InputError(
+            f'{registry.name} {name!r}: {error}. Correct its settings; a child '
+            'config that changes the type keeps the arguments of its base unless '
+            'it says _delete_=True.'
+        ) from None

@@ -57,6 +57,9 @@ def main() -> int:
     """Run the trial; 1 where the user has to mend something."""
     args = parse_args()
 
+    # Deterministic matrix products on a GPU, where randomness.deterministic asks.
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+
     from mmengine.registry import init_default_scope
 
     from tjls_mm.active.launch import init_launcher
@@ -69,8 +72,11 @@ def main() -> int:
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         run_stages(cfg, args.redo_from)
     except (InputError, TrainingDiverged) as error:
-        if int(os.environ.get('RANK', 0)) == 0:
-            print(f'ERROR: {error}', file=sys.stderr)
+        rank = int(os.environ.get('RANK', 0))
+        # What all processes ran into is said once.
+        if rank == 0 or not getattr(error, 'is_shared', False):
+            where = f' (process {rank})' if rank else ''
+            print(f'ERROR{where}: {error}', file=sys.stderr)
         return 1
     return 0
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from tjls_mm.active.preflight import check_pretrained
 from tjls_mm.active.stages import run_stages
-from tjls_mm.datasets.voc import VOCBox, box_problem
+from tjls_mm.datasets.voc import VOCBox, box_problem, read_voc_annotation
 from tjls_mm.errors import InputError
-from tjls_mm.image_ids import read_image_ids
+from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 
 
 @pytest.fixture
@@ -113,13 +114,19 @@ def test_missing_labelled_annotation(refused, part, tmp_path):
 def test_bad_boxes_can_be_dropped_on_request(tiny_config, copied_data, part, tmp_path):
     image_id = image_set(part, 'test').read_text().split()[3]
     spoil_box(part, image_id, 'xmax', 999)
-    run_stages(
-        tiny_config(
-            data=copied_data,
-            **{'data_source.bad_boxes': 'drop', 'active_learning.stages': 1},
-        )
-    )
+    spoil_box(part, image_id, 'width', 0)  # some tools write no size
+    options = {'data_source.bad_boxes': 'drop', 'active_learning.stages': 1}
+    cfg = tiny_config(data=copied_data, **options)
+    run_stages(cfg)
     assert (tmp_path / 'work' / 'summary.json').exists()
+    source = build_own(IMAGE_SOURCES, cfg.data_source)
+    path = tmp_path / 'one.txt'
+    write_image_ids(path, [f'VOCdemo/{image_id}'])
+    dataset = DATASETS.build(source.labelled_dataset(str(path)))
+    n_boxes = len(read_voc_annotation(str(part / f'Annotations/{image_id}.xml')).boxes)
+    kept = dataset.get_data_info(0)['instances']
+    assert len(kept) == n_boxes - 1
+    assert sum(source.count_boxes([f'VOCdemo/{image_id}']).values()) == len(kept)
 
 
 def test_initial_list_with_unknown_ids(refused, tmp_path):
@@ -180,6 +187,16 @@ def test_classes_of_model_and_data_differ(refused):
         ({'randomness.seed': None}, 'randomness.seed must be an integer'),
         ({'model.bbox_head.discriminator': None}, 'the learner has none'),
         ({'train_dataloader.batch_size': 7}, 'make train_dataloader.batch_size even'),
+        ({'val_dataloader': None}, 'val_dataloader is missing'),
+        (
+            {'optim_wrapper.type': 'AmpOptimWrapper'},
+            'needs a GPU and there is none',
+        ),
+        (
+            {'custom_hooks': [dict(type='EMAHook')]},
+            'EMAHook is not supported',
+        ),
+        ({'active_learning.query.margin': 0.2}, 'unless it says _delete_=True'),
         ({'data_source.bad_boxes': 'fix'}, "must be 'error' or 'drop'"),
     ],
 )

@@ -102,11 +102,42 @@ def test_several_processes_share_the_batch_or_scale_the_rate(tiny_config, derive
     with pytest.raises(InputError, match='fewer than 8 processes'):
         derive(cfg, world_size=8)
     cfg.auto_scale_lr.enable = True
+    cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[1])]
     scaled = derive(cfg, world_size=2)
     assert scaled.train_dataloader.batch_size == 8
-    assert 'learning rate is scaled' in plan_batches(cfg, 2).describe(2)
+    assert 'learning rate scaled to it' in plan_batches(cfg, 2).describe(2)
     volume = derive(cfg, world_size=2).active_learning.volume
     assert volume.labelled_exposures == 40
+
+
+def test_pure_batches_train_the_discriminator_on_both_kinds(tiny_config, derive):
+    cfg = tiny_config()
+    cfg.active_learning.joint = dict(composition='pure', update='alternate')
+    (hook,) = [h for h in derive(cfg).custom_hooks if 'Alternating' in h.type]
+    assert hook['update'] == 'joint'
+
+
+def test_total_batch_is_named_once(tiny_config, derive):
+    cfg = tiny_config()
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=32)
+    with pytest.raises(InputError, match='set both to one number'):
+        derive(cfg, world_size=2)
+    cfg.auto_scale_lr = None
+    assert 'as configured' in plan_batches(cfg, 2).describe(2)
+    cfg.auto_scale_lr = dict(enable=True, base_batch_size=8)
+    with pytest.raises(InputError, match='cannot scale OneCycleLR'):
+        derive(cfg, world_size=2)
+    assert 'as configured' in plan_batches(cfg, 1).describe(1)
+
+
+def test_channels_cannot_evaluate_by_the_batch(tiny_config, derive):
+    bottleneck = dict(
+        type='tjls_mm.BatchTransformer', tokens='channels', eval_context='batch'
+    )
+    cfg = tiny_config()
+    cfg.model.bbox_head.bottleneck = bottleneck
+    with pytest.raises(InputError, match='last batch'):
+        derive(cfg)
 
 
 def test_channels_takes_its_batch_size_from_the_loader(tiny_config, derive):

@@ -378,7 +378,10 @@ def test_full_uses_all_labels_in_one_stage(config, tmp_path):
 def test_other_variants_run(name, config, tmp_path):
     options = {
         'channels': {'model.bbox_head.bottleneck.tokens': 'channels'},
-        'pure': {'active_learning.joint.composition': 'pure'},
+        'pure': {
+            'active_learning.joint.composition': 'pure',
+            'active_learning.joint.update': 'alternate',
+        },
         'jls': {'model.bbox_head.bottleneck': None},
     }[name]
     run_stages(config(**options))
@@ -413,6 +416,62 @@ def test_spoiled_list_file_says_which_and_what_can_be_kept(reference, config, tm
         run_stages(config(work_dir=work_dir))
     run_stages(config(work_dir=work_dir), redo_from=1)
     assert_same(reference, work_dir)
+
+
+@pytest.mark.parametrize('stage', [-1, 2, 7])
+def test_giving_up_a_stage_that_is_not_there_keeps_all(stage, reference, config):
+    before = sorted(reference.rglob('*'))
+    with pytest.raises(InputError, match='holds stages 0 to 1'):
+        run_stages(config(work_dir=reference), redo_from=stage)
+    assert sorted(reference.rglob('*')) == before
+
+
+def test_killed_while_giving_up_a_stage_does_not_use_it(
+    reference, config, tmp_path, monkeypatch
+):
+    work_dir = spoiled(reference, tmp_path)
+    stale = work_dir / 'stage_01' / 'pool_scores.csv'
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, 'rmtree', lambda folder: kill())
+        with pytest.raises(Killed):
+            run_stages(config(work_dir=work_dir), redo_from=1)
+    stale.write_text('image_id,logit,score\n')
+    run_stages(config(work_dir=work_dir))
+    assert_same(reference, work_dir)
+
+
+def kill():
+    raise Killed
+
+
+def test_another_number_of_processes_in_mid_stage_is_refused(
+    config, tmp_path, monkeypatch
+):
+    options = {'default_hooks.checkpoint.interval': 3}
+    with monkeypatch.context() as patch:
+        kill_at(patch, 'in training')
+        with pytest.raises(Killed):
+            run_stages(config(**options))
+    path = tmp_path / 'work' / 'al_state.json'
+    state = json.loads(path.read_text())
+    state['stages'][1]['processes'] = [2]
+    path.write_text(json.dumps(state))
+    with pytest.raises(InputError, match='Stage 1 was begun by 2 processes'):
+        run_stages(config(**options))
+
+
+def test_edited_initial_list_is_refused(reference, config, tmp_path):
+    ids = read_image_ids(reference / 'stage_00' / 'labelled.txt')
+    pool = read_image_ids(reference / 'stage_00' / 'pool.txt')
+    path = tmp_path / 'initial.txt'
+    path.write_text(''.join(f'{i}\n' for i in ids))
+    options = {'active_learning.initial': str(path), 'active_learning.stages': 1}
+    run_stages(config(**options))
+    first = (reference / 'stage_00' / 'pool_scores.csv').read_text()
+    assert (tmp_path / 'work/stage_00/pool_scores.csv').read_text() == first
+    path.write_text(''.join(f'{i}\n' for i in [*ids, pool[0]]))
+    with pytest.raises(InputError, match='initial: 8 .* before, 9'):
+        run_stages(config(**options))
 
 
 def test_corrupt_checkpoint_says_which_and_what_can_be_kept(

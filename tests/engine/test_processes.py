@@ -165,6 +165,63 @@ def test_two_processes_train_share_the_batch_and_repeat(demo_data, trained, tmp_
     assert first['bbox_head.bottleneck.banks.0.inputs'].shape[0] == 7
 
 
+def check_weights(rank: int, folder: str) -> None:
+    from unittest import mock
+
+    from mmengine.config import Config
+    from mmengine.runner import checkpoint
+
+    from tjls_mm.active.main_process import on_main_process
+    from tjls_mm.active.preflight import check_pretrained
+
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    cfg = Config.fromfile(ROOT / 'configs' / 'ssd300_voc_tjls.py')
+    with mock.patch.object(checkpoint, 'load_url', return_value={}):
+        on_main_process(check_pretrained, cfg)
+    torch.distributed.destroy_process_group()
+
+
+def test_pretrained_weights_are_checked_without_waiting_for_each_other(tmp_path):
+    torch.multiprocessing.spawn(check_weights, (str(tmp_path),), nprocs=2)
+
+
+def task_loss(rank: int, folder: str) -> None:
+    """Task loss of half a batch, its images with more boxes in one half."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    init_default_scope('mmdet')
+    rows = slice(4 * rank, 4 * rank + 4)
+    Path(folder, f'{rank}.txt').write_text(repr(half_loss(rows)))
+    torch.distributed.destroy_process_group()
+
+
+def half_loss(rows: slice) -> float:
+    sys.path.insert(0, str(ROOT / 'tests' / 'models'))
+    from test_joint_ssd_head import batch, build, losses, total
+
+    data = {key: value[rows] for key, value in batch().items()}
+    for sample in data['data_samples'][: rows.start]:
+        sample.gt_instances = sample.gt_instances[:0]
+    return float(total(losses(build('jls').eval(), data, 'task')).detach())
+
+
+def test_task_loss_of_two_processes_is_that_of_one(tmp_path):
+    torch.multiprocessing.spawn(task_loss, (str(tmp_path),), nprocs=2)
+    halves = [float((tmp_path / f'{rank}.txt').read_text()) for rank in range(2)]
+    sys.path.insert(0, str(ROOT / 'tests' / 'models'))
+    from test_joint_ssd_head import batch, build, losses, total
+
+    data = batch()
+    for sample in data['data_samples'][4:8]:
+        sample.gt_instances = sample.gt_instances[:0]
+    whole = float(total(losses(build('jls').eval(), data, 'task')).detach())
+    assert sum(halves) / 2 == pytest.approx(whole, rel=1e-5)
+
+
 def test_error_reaches_the_user_once_and_no_process_hangs(demo_data, tmp_path):
     command = [
         'bash',

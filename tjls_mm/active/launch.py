@@ -20,6 +20,10 @@ def init_launcher(launcher: str, cfg: Config) -> None:
         # MMEngine's launcher picks a GPU first and fails where there is none.
         torch.distributed.init_process_group('gloo')
         return
+    if launcher == 'mpi':
+        # MMEngine sets it for the other launchers only.
+        local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', '0')
+        os.environ['LOCAL_RANK'] = local_rank
     dist_cfg = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {'backend': 'nccl'})
     init_dist(launcher, **dist_cfg)
     os.environ.setdefault('RANK', str(torch.distributed.get_rank()))

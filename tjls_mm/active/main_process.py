@@ -1,9 +1,13 @@
-"""Work that process 0 does for all."""
+"""Work that process 0 does for all, and errors that all share."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    broadcast_object_list,
+    is_main_process,
+)
 
 T = TypeVar('T')
 
@@ -29,5 +33,29 @@ def on_main_process(work: Callable[..., T], *args) -> T:
     broadcast_object_list(outcome)
     result, error = outcome
     if error is not None:
+        error.is_shared = True
+        raise error
+    return result
+
+
+def on_every_process(work: Callable[..., T], *args) -> T:
+    """Run on every process; if one fails, all do.
+
+    Args:
+        work: What to run.
+        args: Its arguments.
+
+    Returns:
+        What it returned here.
+    """
+    result, error = None, None
+    try:
+        result = work(*args)
+    except Exception as caught:
+        error = caught
+    errors = [e for e in all_gather_object(error) if e is not None]
+    if errors:
+        error = error or errors[0]
+        error.is_shared = True
         raise error
     return result

@@ -80,6 +80,7 @@ class Manifest:
         config: dict[str, object],
         seed: int,
         image_ids: list[str],
+        initial: list[str],
         redo_from: int | None = None,
     ) -> None:
         """Start a trial, or continue the one that the work dir holds.
@@ -88,13 +89,14 @@ class Manifest:
             config: Of ``flatten_config``.
             seed: Of the trial.
             image_ids: All images, labelled and pool.
+            initial: Images labelled at stage 0.
             redo_from: Give up this stage and those after it.
 
         Raises:
             InputError: If the work dir belongs to another trial, or one of its
                 list files was changed.
         """
-        images = hashlib.sha256('\n'.join(image_ids).encode()).hexdigest()
+        images = {'images': _describe(image_ids), 'initial': _describe(initial)}
         if not self.path.exists():
             if redo_from is not None:
                 raise InputError(f'--redo-from: {self.work_dir} holds no trial.')
@@ -103,23 +105,28 @@ class Manifest:
                 'tjls_mm': __version__,
                 'config_hash': hashlib.sha256(text.encode()).hexdigest(),
                 'seed': seed,
-                'images': {'count': len(image_ids), 'sha256': images},
+                **images,
                 'config': config,
                 'stages': [],
             }
             return
         try:
             self.content = json.loads(self.path.read_text(encoding='utf-8'))
-            old = self.content['config'], self.content['seed'], self.content['stages']
+            old = self.content['config'], self.content['seed']
+            self.content['stages'], self.content['images'], self.content['initial']
         except (ValueError, KeyError) as error:
             raise InputError(
                 f'{self.path} cannot be read ({error!r}): expected the state of a '
                 'trial. Restore it, or use another --work-dir.'
             ) from None
         changes = _differences({**old[0], 'seed': old[1]}, {**config, 'seed': seed})
-        if self.content['images']['sha256'] != images:
-            before = self.content['images']['count']
-            changes.append(f'the images: {before} before, {len(image_ids)} now')
+        for name, now in images.items():
+            before = self.content[name]
+            if before != now:
+                changes.append(
+                    f'{name}: {before["count"]} (SHA-256 {before["sha256"][:8]}…) '
+                    f'before, {now["count"]} ({now["sha256"][:8]}…) now'
+                )
         if changes:
             shown = '\n'.join(f'  {line}' for line in changes[:10])
             more = f'\n  and {len(changes) - 10} more' if len(changes) > 10 else ''
@@ -129,6 +136,12 @@ class Manifest:
                 'seed of that trial. Nothing was changed.'
             )
         if redo_from is not None:
+            n_stages = len(self.content['stages'])
+            if not 0 <= redo_from < n_stages:
+                raise InputError(
+                    f'--redo-from {redo_from}: {self.work_dir} holds stages 0 to '
+                    f'{n_stages - 1}.'
+                )
             self.content['stages'] = self.content['stages'][:redo_from]
         self._check_lists()
 
@@ -161,11 +174,32 @@ class Manifest:
         """Number of complete stages; they come first."""
         return sum(s['status'] == 'complete' for s in self.content['stages'])
 
+    def knows(self, number: int) -> bool:
+        """Whether a stage was begun."""
+        return number < len(self.content['stages'])
+
+    def check_processes(self, number: int, processes: int) -> None:
+        """Refuse to go on in the middle of a stage with other processes.
+
+        Raises:
+            InputError: If the stage was begun by another number of processes.
+        """
+        if not self.knows(number):
+            return
+        before = self.content['stages'][number]['processes'][-1:]
+        if before and before != [processes]:
+            raise InputError(
+                f'Stage {number} was begun by {before[0]} processes and would go on '
+                f'with {processes}: batches and schedule would change in the middle. '
+                f'Go on with {before[0]}, or begin the stage again with '
+                f'--redo-from {number}.'
+            )
+
     def begin(self, number: int, files: list[str], processes: int) -> None:
         """Note that a stage has its lists and is being run."""
         stages = self.content['stages']
         folder = self.stage_folder(number)
-        if len(stages) == number:
+        if not self.knows(number):
             hashes = {name: file_hash(folder / name) for name in files}
             stages.append({'status': 'running', 'files': hashes, 'processes': []})
         if stages[number]['processes'][-1:] != [processes]:
@@ -179,6 +213,11 @@ class Manifest:
         entry['files'].update({name: file_hash(folder / name) for name in files})
         entry['status'] = 'complete'
         self.save()
+
+
+def _describe(image_ids: list[str]) -> dict:
+    digest = hashlib.sha256('\n'.join(image_ids).encode()).hexdigest()
+    return {'count': len(image_ids), 'sha256': digest}
 
 
 def _differences(old: dict, new: dict) -> list[str]:

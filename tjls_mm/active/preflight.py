@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.device import get_device
 
 from tjls_mm.active.plan import image_count, plan_budgets
 from tjls_mm.active.stage_config import (
@@ -13,6 +13,7 @@ from tjls_mm.active.stage_config import (
     find_configs,
     has_discriminator,
 )
+from tjls_mm.compat import load_on_this_process
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.query import select_random
@@ -99,6 +100,7 @@ class TrialPlan:
                 'configs.)'
             )
         self._check_classes(cfg)
+        _check_runnable(cfg)
         # Whatever else a stage config refuses, it refuses now.
         dry = StageInputs(
             0,
@@ -186,7 +188,7 @@ def check_pretrained(cfg: Config) -> None:
                 continue
             _check_safe(cfg, name, f'model.{key}.init_cfg.checkpoint')
             try:
-                CheckpointLoader.load_checkpoint(name, map_location='cpu')
+                load_on_this_process(name)
             # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
             except Exception as error:
                 raise InputError(
@@ -196,6 +198,27 @@ def check_pretrained(cfg: Config) -> None:
                     f'model.{key}.init_cfg.checkpoint=PATH, or start from random '
                     f'weights with --cfg-options model.{key}.init_cfg=None'
                 ) from None
+
+
+def _check_runnable(cfg: Config) -> None:
+    """Refuse what would fail after the first stage was begun."""
+    for name in ('val_dataloader', 'val_cfg', 'val_evaluator', 'score_dataloader'):
+        if cfg.get(name) is None:
+            raise InputError(
+                f'{name} is missing: every stage is evaluated and scores the pool.'
+            )
+    if 'Amp' in cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
+        raise InputError(
+            f'optim_wrapper.type={cfg.optim_wrapper.type!r} needs a GPU and there is '
+            'none: --cfg-options optim_wrapper.type=OptimWrapper'
+        )
+    for hook in cfg.get('custom_hooks') or []:
+        if 'EMAHook' in str(hook.get('type')):
+            raise InputError(
+                f'{hook.type} is not supported: scores and the context bank belong '
+                'to the weights that are trained and saved. Remove it from '
+                'custom_hooks.'
+            )
 
 
 def _check_safe(cfg: Config, name: str, setting: str) -> None:

@@ -60,6 +60,7 @@ class Batches:
         turns: Iterations per task iteration.
         accumulative_counts: Iterations per optimiser step.
         share: Whether processes share the total that the config names.
+        scale: Whether MMEngine scales the learning rate to the total.
     """
 
     per_process: int
@@ -68,6 +69,7 @@ class Batches:
     turns: int
     accumulative_counts: int
     share: bool
+    scale: bool
 
     def iterations(self, epochs: float, n_labelled: int) -> int:
         """Iterations in which the task sees every labelled image so often."""
@@ -75,8 +77,9 @@ class Batches:
 
     def describe(self, world_size: int) -> str:
         """One line for the log."""
+        rate = 'scaled to it' if self.scale else 'as configured'
         if world_size == 1:
-            return f'batch of {self.total} images'
+            return f'batch of {self.total} images, learning rate {rate}'
         if self.share:
             return (
                 f'{world_size} processes share the batch of {self.total} images: '
@@ -84,7 +87,7 @@ class Batches:
             )
         return (
             f'{world_size} processes with {self.per_process} images each make a '
-            f'batch of {self.total}; the learning rate is scaled to it'
+            f'batch of {self.total}, learning rate {rate}'
         )
 
 
@@ -129,6 +132,12 @@ def plan_batches(cfg: Config, world_size: int) -> Batches:
     share = world_size > 1 and not scale.get('enable') and 'base_batch_size' in scale
     if share:
         total = scale['base_batch_size']
+        if size not in (total, total // world_size):
+            raise InputError(
+                f'{world_size} processes share the batch of {total} images that '
+                'auto_scale_lr.base_batch_size names, but '
+                f'train_dataloader.batch_size is {size}: set both to one number.'
+            )
         if total % world_size:
             raise InputError(
                 f'{world_size} processes cannot share a batch of {total} images '
@@ -157,7 +166,24 @@ def plan_batches(cfg: Config, world_size: int) -> Batches:
         turns=turns,
         accumulative_counts=cfg.optim_wrapper.get('accumulative_counts', 1),
         share=share,
+        scale=_scales_rate(cfg, size * world_size),
     )
+
+
+def _scales_rate(cfg: Config, total: int) -> bool:
+    scale = cfg.get('auto_scale_lr') or {}
+    if not scale.get('enable') or scale.get('base_batch_size') in (None, total):
+        return False
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    if any('OneCycle' in s.type for s in schedulers):
+        raise InputError(
+            'auto_scale_lr.enable cannot scale OneCycleLR, whose eta_max is the '
+            'rate itself: set eta_max for the larger batch and '
+            f'auto_scale_lr.base_batch_size={total}.'
+        )
+    return True
 
 
 def derive_stage_config(cfg: Config, source, stage: StageInputs) -> Config:
@@ -175,7 +201,9 @@ def derive_stage_config(cfg: Config, source, stage: StageInputs) -> Config:
     Raises:
         InputError: If the config cannot be run.
     """
-    cfg = copy.deepcopy(cfg)
+    # A name of its own: the Runner dumps its config under it, and must not write
+    # over the stage's config.py.
+    cfg = Config(copy.deepcopy(cfg.to_dict()), 'derived', 'as_run.py')
     # Variables of the config files that the parts below hold already: MMEngine
     # formats the whole config several times per Runner.
     for name in [key for key in cfg if key.endswith('_pipeline')]:
@@ -248,6 +276,11 @@ def _fill_bottleneck(cfg: Config, world_size: int, batches: Batches) -> None:
             bottleneck.setdefault('gather', True)
         total = batches.total if bottleneck.get('gather') else batches.per_process
         if bottleneck.get('tokens') == 'channels':
+            if bottleneck.get('eval_context') == 'batch':
+                raise InputError(
+                    "tokens='channels' with eval_context='batch' cannot evaluate: "
+                    'the last batch of a data set is seldom full.'
+                )
             given = bottleneck.setdefault('batch_size', total)
             if given != total:
                 raise InputError(
@@ -323,14 +356,18 @@ def _scheduler_in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDi
             least = 1 if key in ('T_max', 'step_size', 'total_steps') else 0
             cfg[key] = max(least, batches.iterations(value, n_labelled))
     cfg.by_epoch = False
+    cfg.pop('convert_to_iter_based', None)
     return cfg
 
 
 def _fill_hooks(cfg: Config, stage: StageInputs, seed: int) -> None:
     query = QUERIES.get(cfg.active_learning.query.type)
     joint = cfg.active_learning.get('joint', {})
+    # Batches of one kind take turns themselves: each serves the losses it can.
+    pure = joint.get('composition') == 'pure'
+    update = 'joint' if pure else joint.get('update', 'joint')
     arguments = {
-        'tjls_mm.AlternatingUpdateHook': dict(update=joint.get('update', 'joint')),
+        'tjls_mm.AlternatingUpdateHook': dict(update=update),
         'tjls_mm.ContextBankHook': dict(list_file=stage.list_file('bank')),
         'tjls_mm.PoolScoringHook': dict(
             labelled_list=stage.list_file('labelled'),

@@ -33,8 +33,8 @@ class StageRecord:
             return json.loads(self.path.read_text(encoding='utf-8'))
         except ValueError as error:
             raise InputError(
-                f'{self.path} is not JSON ({error}). Remove it to repeat the '
-                'evaluation and scoring of this stage from its model.pth.'
+                f'{self.path} is not JSON ({error}). Restore it, or give up this '
+                'stage and what follows with --redo-from.'
             ) from None
 
     def has(self, key: str) -> bool:

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.runner import Runner
 
-from tjls_mm.active.main_process import on_main_process
+from tjls_mm.active.main_process import on_every_process, on_main_process
 from tjls_mm.active.manifest import Manifest, flatten_config
 from tjls_mm.active.preflight import TrialPlan, check_pretrained
 from tjls_mm.active.report import (
@@ -93,7 +93,7 @@ class Trial:
         self._lock = FileLock(self.work_dir / '.lock', timeout=0)
 
     def __enter__(self) -> 'Trial':
-        self.plan = TrialPlan(self.cfg, self.world_size)
+        self.plan = on_every_process(TrialPlan, self.cfg, self.world_size)
         try:
             on_main_process(self._open)
         except BaseException:
@@ -101,7 +101,10 @@ class Trial:
             raise
         if not is_main_process():
             self.manifest.open(
-                flatten_config(self.cfg), self.plan.seed, self.plan.image_ids
+                flatten_config(self.cfg),
+                self.plan.seed,
+                self.plan.image_ids,
+                self.plan.initial,
             )
         return self
 
@@ -130,6 +133,7 @@ class Trial:
             flatten_config(self.cfg),
             self.plan.seed,
             self.plan.image_ids,
+            self.plan.initial,
             self.redo_from,
         )
         if self.redo_from is not None:
@@ -142,7 +146,10 @@ class Trial:
             # Files may have changed while nothing ran.
             labelled = self._membership(self.manifest.n_complete)[0]
             self.plan.check_files(labelled)
-        self._check_checkpoint(self.manifest.n_complete)
+        number = self.manifest.n_complete
+        if list(self.manifest.stage_folder(number).glob(RESUME_GLOB)):
+            self.manifest.check_processes(number, self.world_size)
+        self._check_checkpoint(number)
 
     def _give_up(self, number: int) -> None:
         self.manifest.save()
@@ -226,7 +233,12 @@ class Trial:
     ) -> None:
         started = time.perf_counter()
         folder = stage.folder
+        if not self.manifest.knows(stage.number) and folder.exists():
+            # Begun and not noted, or given up and not removed, when a kill came.
+            shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
+        for leftover in folder.glob('.*'):  # half-written when a kill came
+            leftover.unlink()
         write_image_ids(folder / 'labelled.txt', labelled)
         write_image_ids(folder / 'pool.txt', pool)
         self.plan.source.write_annotation_lists(
@@ -312,12 +324,13 @@ class Trial:
         self.plan.annotator.label(self.plan.source, selected, number)
         record = StageRecord(folder)
         record.update(picks=self._describe(selected, pool, folder))
-        draw_gallery(
-            folder / 'selected.png',
-            {i: self.plan.source.image_path(i) for i in selected},
-        )
+        files = {i: self.plan.source.image_path(i) for i in selected}
+        try:
+            draw_gallery(folder / 'selected.png', files)
+        # A picture for the eye must not stop a trial, whatever a file holds.
+        except Exception as error:
+            self._say(f'No gallery of the picks of stage {number}: {error}')
         record.add_seconds('select', time.perf_counter() - started)
-        # Written last: it marks the step as done.
         write_image_ids(folder / SELECTED_FILE, selected)
 
     def _describe(self, selected: list[str], pool, folder: Path) -> dict:
@@ -429,7 +442,7 @@ def _build_runner(cfg: Config) -> Runner:
     # The log file gets everything; the console shows bars, summaries, warnings.
     with contextlib.redirect_stdout(io.StringIO()):
         runner = Runner.from_cfg(cfg)
-    for handler in runner.logger.handlers:
+    for handler in runner.logger.handlers if is_main_process() else []:
         if type(handler) is logging.StreamHandler:
             handler.setStream(sys.stdout)
             handler.setLevel(logging.WARNING)

@@ -31,7 +31,13 @@ def _problem(path: str) -> str | None:
             image.load()
     except FileNotFoundError:
         return 'does not exist'
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         return f'cannot be read as an image ({error})'.replace(repr(path), 'the file')
     return None
 

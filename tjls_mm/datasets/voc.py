@@ -228,7 +228,11 @@ class VOCFiles:
                     )
 
     def _boxes(self, image_id: str) -> tuple[VOCBox, ...]:
-        return read_voc_annotation(self.annotation_path(image_id)).boxes
+        boxes = read_voc_annotation(self.annotation_path(image_id)).boxes
+        if self.bad_boxes == 'drop' and boxes:
+            size = image_size(self.image_path(image_id))
+            boxes = tuple(box for box in boxes if not box_problem(box, size))
+        return tuple(box for box in boxes if box.name in self.classes)
 
     def count_boxes(self, image_ids: Iterable[str]) -> dict[str, int]:
         """Boxes per class over labelled images, difficult ones included."""
@@ -344,7 +348,9 @@ class VOCImageSet(BaseDetDataset):
             xml_path = image_path(root, VOCFiles.annotation_template, image_id)
             annotation = read_voc_annotation(xml_path)
             img_path = image_path(root, image_template, image_id)
-            width, height = annotation.size or image_size(img_path)
+            size = None if self.drop_bad_boxes else annotation.size
+            # What is dropped is decided by the image itself, as in the checks.
+            width, height = size or image_size(img_path)
             entries.append(
                 {
                     'img_path': img_path,

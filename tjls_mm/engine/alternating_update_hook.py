@@ -32,6 +32,13 @@ class AlternatingUpdateHook(Hook):
         """Find the learner."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._learner = find_joint_learner(model)
+        sampler = runner.train_dataloader.batch_sampler
+        pure = getattr(sampler, 'composition', None) == 'pure'
+        if pure and self.update == 'alternate':
+            raise ValueError(
+                "Batches of one kind (composition='pure') take turns themselves: "
+                "use update='joint', or no labelled batch reaches the discriminator."
+            )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Set the turn, a function of the iteration alone."""

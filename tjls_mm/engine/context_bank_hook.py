@@ -42,7 +42,8 @@ class ContextBankHook(Hook):
 
     def _refresh(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if self._filled_at == runner.iter:
+        loaded = getattr(runner.train_loop, 'trained', False)  # with its bank
+        if loaded or self._filled_at == runner.iter:
             return
         self._filled_at = runner.iter
         if dist.is_initialized() and dist.get_world_size() > 1:

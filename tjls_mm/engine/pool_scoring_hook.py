@@ -119,8 +119,8 @@ class PoolScoringHook(Hook):
     """Gather what the query strategy needs from the pool after training.
 
     Writes ``pool_scores.csv`` into the work dir and what the discriminator has
-    learned into ``metrics.json``. Scores are computed in full precision,
-    whatever training used. Images are loaded as ``score_dataloader`` of the config
+    learned into ``metrics.json``. Scores are computed outside autocast, whatever
+    training used. Images are loaded as ``score_dataloader`` of the config
     says: ``dataset`` (the pool through the test pipeline without annotations),
     ``batch_size`` and ``num_workers``.
 
@@ -202,5 +202,7 @@ class PoolScoringHook(Hook):
                 raise TrainingDiverged(
                     f'{bad} of {values.size} values of {name!r} over the images of '
                     f'stage {self.stage} are not finite after iteration '
-                    f'{runner.iter}: nothing was selected.'
+                    f'{runner.iter}: nothing was selected. The weights of this '
+                    'stage cannot be used: begin again in another --work-dir, with '
+                    'a lower optim_wrapper.optimizer.lr.'
                 )

@@ -49,6 +49,8 @@ class StageTrainLoop(IterBasedTrainLoop):
     ) -> None:
         interval = val_interval or max_iters
         super().__init__(runner, dataloader, max_iters, val_interval=interval, **kwargs)
+        # MMEngine 0.10.7 has started workers for it that would only idle.
+        self.dataloader_iterator = None
         if not isinstance(self.dataloader.batch_sampler, JointBatchSampler):
             raise InputError(
                 'StageTrainLoop needs train_dataloader.batch_sampler='
@@ -136,8 +138,9 @@ class StageTrainLoop(IterBasedTrainLoop):
             raise TrainingDiverged(
                 f'The loss of stage {self.stage} is {parts.pop("loss")} at iteration '
                 f'{self._iter + 1} of {self._max_iters} ({parts}). Nothing was saved '
-                'after the last checkpoint. Lower optim_wrapper.optimizer.lr or set '
-                'optim_wrapper.clip_grad=dict(max_norm=10).'
+                'after the last checkpoint. In another --work-dir, try a lower '
+                'optim_wrapper.optimizer.lr or optim_wrapper.clip_grad='
+                'dict(max_norm=10).'
             )
         self.runner.call_hook(
             'after_train_iter',

@@ -32,8 +32,9 @@ class _GatherBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
+        x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
+        dist.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod
@@ -359,7 +360,9 @@ class BatchTransformer(BaseModule):
         encoder = self.encoders[level if self.tokens == 'images' else 0]
         if self.training or self.eval_context == 'batch':
             rows = slice(None)
-            if self.gather and dist.is_initialized() and dist.get_world_size() > 1:
+            # Only in training do all processes run equally many batches.
+            gather = self.gather and self.training
+            if gather and dist.is_initialized() and dist.get_world_size() > 1:
                 rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
             run = self._images_in_batch, self._channels_in_batch
             run = run[self.tokens == 'channels']

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from mmdet.models.dense_heads import SSDHead
 from mmdet.models.utils import unpack_gt_instances
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from tjls_mm.models.joint_learner import JointLearner
@@ -128,12 +130,21 @@ class JointSSDHead(JointLearner, SSDHead):
                 s for s, known in zip(samples, is_labelled, strict=True) if known
             ]
         if not samples:
-            # A batch of pool images only: nothing for the task, but every
-            # process must still reach the same parameters.
-            zero = sum(c.sum() for c in conf) * 0 + sum(d.sum() for d in deltas) * 0
-            return {'loss_cls': zero, 'loss_bbox': zero.detach()}
+            return {}  # a batch of pool images only
         gt, ignored, metas = unpack_gt_instances(samples)
         return self.loss_by_feat(conf, deltas, gt, metas, ignored)
+
+    def get_targets(self, *args, **kwargs) -> tuple:
+        """Targets of mmdet's AnchorHead, normalised over all processes.
+
+        The task loss is divided by the number of positive priors. Counted over
+        all processes, several that share a batch compute the loss of one.
+        """
+        targets = super().get_targets(*args, **kwargs)
+        if get_world_size() == 1:
+            return targets
+        count = torch.tensor(float(targets[4]), device=targets[0][0].device)
+        return (*targets[:4], reduce_mean(count).item(), *targets[5:])
 
     def _sampler_loss(self, conf: list[Tensor], is_labelled: list[bool]) -> dict:
         targets = torch.tensor(is_labelled, device=conf[0].device)

@@ -12,8 +12,8 @@ class QueryStrategy(ABC):
 
     Attributes:
         needs: Names of the outputs it wants of every pool image (see
-            ``JointLearner.pool_outputs``); empty if none, then the pool is not
-            scored.
+            ``JointLearner.pool_outputs``; at present ``logit``); empty if none,
+            then the pool is not scored.
     """
 
     needs: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ model = dict(
         in_channels=(512, 1024, 512, 256, 256, 256, 256),
         anchor_generator=dict(
             input_size=input_size,
-            basesize_ratio_range=(0.1, 0.9),
+            basesize_ratio_range=(0.15, 0.9),
             strides=[8, 16, 32, 64, 128, 256, 512],
             ratios=[[2], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]],
         ),
