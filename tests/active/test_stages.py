@@ -431,10 +431,11 @@ def test_killed_while_giving_up_a_stage_does_not_use_it(
 ):
     work_dir = spoiled(reference, tmp_path)
     stale = work_dir / 'stage_01' / 'pool_scores.csv'
+    cfg = config(work_dir=work_dir)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'rmtree', lambda folder: kill())
         with pytest.raises(Killed):
-            run_stages(config(work_dir=work_dir), redo_from=1)
+            run_stages(cfg, redo_from=1)
     stale.write_text('image_id,logit,score\n')
     run_stages(config(work_dir=work_dir))
     assert_same(reference, work_dir)

@@ -147,9 +147,10 @@ class Trial:
             labelled = self._membership(self.manifest.n_complete)[0]
             self.plan.check_files(labelled)
         number = self.manifest.n_complete
-        if list(self.manifest.stage_folder(number).glob(RESUME_GLOB)):
-            self.manifest.check_processes(number, self.world_size)
-        self._check_checkpoint(number)
+        if self.manifest.knows(number):
+            if list(self.manifest.stage_folder(number).glob(RESUME_GLOB)):
+                self.manifest.check_processes(number, self.world_size)
+            self._check_checkpoint(number)
 
     def _give_up(self, number: int) -> None:
         self.manifest.save()

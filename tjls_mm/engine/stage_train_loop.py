@@ -134,7 +134,7 @@ class StageTrainLoop(IterBasedTrainLoop):
         )
         # MMEngine's log reads every loss on the host anyway.
         if not torch.isfinite(outputs['loss']):
-            parts = {k: float(v) for k, v in outputs.items()}
+            parts = {k: float(v.detach()) for k, v in outputs.items()}
             raise TrainingDiverged(
                 f'The loss of stage {self.stage} is {parts.pop("loss")} at iteration '
                 f'{self._iter + 1} of {self._max_iters} ({parts}). Nothing was saved '

@@ -364,30 +364,33 @@ class BatchTransformer(BaseModule):
             gather = self.gather and self.training
             if gather and dist.is_initialized() and dist.get_world_size() > 1:
                 rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
-            run = self._images_in_batch, self._channels_in_batch
-            run = run[self.tokens == 'channels']
-            if self.recompute and torch.is_grad_enabled():
-                # The collective stays outside: it must not run again backward.
-                gathered = self._gathered(x, rows)
-                return checkpoint(run, encoder, x, gathered, rows, use_reentrant=False)
-            return run(encoder, x, self._gathered(x, rows), rows)
+            tokens = self._bank_input(x)
+            if rows != slice(None):
+                tokens = _GatherBatch.apply(tokens)
+            if self.tokens == 'images':
+                return self._images_in_batch(encoder, x, tokens, rows)
+            return self._channels_in_batch(encoder, x, tokens, rows)
         bank = self.banks[level].read()
         if self.tokens == 'images':
             return self._images_in_bank(encoder, x, bank)
         return self._channels_in_bank(encoder, x, bank)
 
-    def _gathered(self, x: Tensor, rows: slice) -> Tensor:
-        tokens = _pooled(x) if self.tokens == 'images' else x
-        return tokens if rows == slice(None) else _GatherBatch.apply(tokens)
+    def _encode(self, encoder: nn.ModuleList, tokens: Tensor) -> Tensor:
+        def run(x: Tensor) -> Tensor:
+            for block in encoder:
+                x = block(x)
+            return x
+
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(run, tokens, use_reentrant=False)
+        return run(tokens)
 
     def _bank_input(self, x: Tensor) -> Tensor:
         return _pooled(x) if self.tokens == 'images' else x
 
     def _images_in_batch(self, encoder, x: Tensor, pooled: Tensor, rows) -> Tensor:
-        tokens = pooled[None]  # (1, B, F)
-        for block in encoder:
-            tokens = block(tokens)
-        return _add_to_locations(x, (tokens[0] - pooled)[rows])
+        attended = self._encode(encoder, pooled[None])[0]  # (B, F)
+        return _add_to_locations(x, (attended - pooled)[rows])
 
     def _images_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
         pooled = _pooled(x)
@@ -407,8 +410,11 @@ class BatchTransformer(BaseModule):
                 f'images and got {len(batch)}: its weights belong to batch slots.'
             )
         tokens = batch.flatten(2).permute(2, 1, 0) if x.ndim > 2 else batch.t()[None]
-        for block in encoder:
-            tokens = block(tokens)  # (HW, F, B)
+        # The feed-forward layer is as wide as `hidden` for every token: some
+        # locations at a time bound what the recomputation holds.
+        chunk = max(1, 2**22 // (tokens.shape[1] * encoder[0].ffn1.out_features))
+        parts = [self._encode(encoder, part) for part in tokens.split(chunk)]
+        tokens = torch.cat(parts)  # (HW, F, B)
         return tokens[..., rows].permute(2, 1, 0).reshape(x.shape)
 
     def _channels_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
