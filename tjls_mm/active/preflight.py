@@ -196,7 +196,9 @@ def check_pretrained(cfg: Config) -> None:
                     f'cache and cannot be fetched ({error}). Without network, copy '
                     'the file from elsewhere and name it with --cfg-options '
                     f'model.{key}.init_cfg.checkpoint=PATH, or start from random '
-                    f'weights with --cfg-options model.{key}.init_cfg=None'
+                    f'weights with --cfg-options model.{key}.init_cfg=None. (From '
+                    'random weights SSD300 needs inputs of unit scale too: '
+                    'model.data_preprocessor.std=[58.395,57.12,57.375].)'
                 ) from None
 
 
