@@ -39,6 +39,8 @@ setup(
         'numpy',
         'scikit-learn',  # the discriminator's AUC
         'scipy',
+        'rich',  # tables and progress bars
+        'Pillow',  # image checks and the gallery
     ],
     extras_require={
         # The set this project is maintained on.

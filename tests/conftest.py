@@ -50,31 +50,47 @@ def copied_data(demo_data, tmp_path) -> Path:
     return Path(shutil.copytree(demo_data, tmp_path / 'data'))
 
 
+CHANNELS, OUT_CHANNELS = (16, 32, 64), (16, 32, 64, 64)
+TINY = {
+    'active_learning.initial': 8,
+    'active_learning.budget': 6,
+    'active_learning.stages': 2,
+    'train_dataloader.batch_size': 8,
+    'score_dataloader.batch_size': 8,
+    'train_cfg.max_epochs': 2,
+    'param_scheduler.0.total_steps': 2,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': CHANNELS,
+    'model.neck.out_channels': OUT_CHANNELS,
+    'model.bbox_head.in_channels': OUT_CHANNELS,
+}
+"""Overrides of a demo config for a trial of seconds."""
+
+
+def make_config(data: Path, work_dir: Path, name: str = 'demo_tjls', **options):
+    """A trial config that runs in seconds."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    places = {'work_dir': str(work_dir), 'data_source.data_root': str(data)}
+    cfg.merge_from_dict({**places, **TINY, **options})
+    return cfg
+
+
+def command_line(data: Path, **options) -> list[str]:
+    """The same overrides as arguments of ``--cfg-options``."""
+    options = {'data_source.data_root': data, **TINY, **options}
+    return [
+        f'{key}={",".join(map(str, value)) if isinstance(value, tuple) else value}'
+        for key, value in options.items()
+    ]
+
+
 @pytest.fixture
 def tiny_config(demo_data, tmp_path):
     """Function that makes a trial config which runs in seconds."""
-    from mmengine.config import Config
 
     def make(name: str = 'demo_tjls', data: Path | None = None, **options):
-        cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-        cfg.merge_from_dict(
-            {
-                'work_dir': str(tmp_path / 'work'),
-                'data_source.data_root': str(data or demo_data),
-                'active_learning.initial': 8,
-                'active_learning.budget': 6,
-                'active_learning.stages': 2,
-                'train_dataloader.batch_size': 8,
-                'score_dataloader.batch_size': 8,
-                'train_cfg.max_epochs': 2,
-                'param_scheduler.0.total_steps': 2,
-                'model.backbone.base_channels': 8,
-                'model.neck.in_channels': (16, 32, 64),
-                'model.neck.out_channels': (16, 32, 64, 64),
-                'model.bbox_head.in_channels': (16, 32, 64, 64),
-                **options,
-            }
-        )
-        return cfg
+        return make_config(data or demo_data, tmp_path / 'work', name, **options)
 
     return make

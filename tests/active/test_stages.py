@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, command_line, make_config
 
 from tjls_mm.active import stages
 from tjls_mm.active.report import leaning_class, stage_warnings
@@ -19,8 +20,6 @@ from tjls_mm.active.stages import draw_bank, run_stages
 from tjls_mm.engine import PoolScoringHook, StageTrainLoop
 from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.image_ids import read_image_ids
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Killed(BaseException):
@@ -63,44 +62,17 @@ def assert_same(one: Path, two: Path) -> None:
 @pytest.fixture(scope='module')
 def reference(demo_data, tmp_path_factory):
     """One whole trial of TJLS that others are compared with."""
-    from mmengine.config import Config
-
     work_dir = tmp_path_factory.mktemp('reference') / 'work'
-    run_stages(make_config(Config, demo_data, work_dir))
+    run_stages(make_config(demo_data, work_dir))
     return work_dir
-
-
-def make_config(Config, data, work_dir, name='demo_tjls', **options):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    small = dict(channels=(16, 32, 64), out=(16, 32, 64, 64))
-    cfg.merge_from_dict(
-        {
-            'work_dir': str(work_dir),
-            'data_source.data_root': str(data),
-            'active_learning.initial': 8,
-            'active_learning.budget': 6,
-            'active_learning.stages': 2,
-            'train_dataloader.batch_size': 8,
-            'score_dataloader.batch_size': 8,
-            'train_cfg.max_epochs': 2,
-            'param_scheduler.0.total_steps': 2,
-            'model.backbone.base_channels': 8,
-            'model.neck.in_channels': small['channels'],
-            'model.neck.out_channels': small['out'],
-            'model.bbox_head.in_channels': small['out'],
-            **options,
-        }
-    )
-    return cfg
 
 
 @pytest.fixture
 def config(demo_data, tmp_path):
-    from mmengine.config import Config
+    """Function that makes a trial config which runs in seconds."""
 
     def make(data=None, work_dir=None, **kwargs):
-        work_dir = work_dir or tmp_path / 'work'
-        return make_config(Config, data or demo_data, work_dir, **kwargs)
+        return make_config(data or demo_data, work_dir or tmp_path / 'work', **kwargs)
 
     return make
 
@@ -274,21 +246,6 @@ def test_alternating_updates_resume_in_the_middle_of_a_batch(
 
 def test_killed_for_real_from_the_command_line(reference, demo_data, tmp_path):
     work_dir = tmp_path / 'work'
-    options = {
-        'data_source.data_root': demo_data,
-        'active_learning.initial': 8,
-        'active_learning.budget': 6,
-        'active_learning.stages': 2,
-        'train_dataloader.batch_size': 8,
-        'score_dataloader.batch_size': 8,
-        'train_cfg.max_epochs': 2,
-        'param_scheduler.0.total_steps': 2,
-        'model.backbone.base_channels': 8,
-        'model.neck.in_channels': '16,32,64',
-        'model.neck.out_channels': '16,32,64,64',
-        'model.bbox_head.in_channels': '16,32,64,64',
-        'default_hooks.checkpoint.interval': 1,
-    }
     command = [
         sys.executable,
         '-W',
@@ -298,7 +255,7 @@ def test_killed_for_real_from_the_command_line(reference, demo_data, tmp_path):
         '--work-dir',
         str(work_dir),
         '--cfg-options',
-        *[f'{key}={value}' for key, value in options.items()],
+        *command_line(demo_data, **{'default_hooks.checkpoint.interval': 1}),
     ]
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, command_line
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
@@ -17,7 +18,11 @@ from tjls_mm.engine.pool_scoring_hook import FixedShapeBatches, gather_outputs
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.registry import DATASETS, MODELS
 
-ROOT = Path(__file__).resolve().parents[2]
+SHORT = {
+    'train_cfg.max_epochs': 1,
+    'param_scheduler.0.total_steps': 1,
+    'auto_scale_lr.base_batch_size': 8,
+}
 
 
 @pytest.mark.parametrize('n_images', [1, 7, 8, 9, 30])
@@ -47,24 +52,6 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def options(data: Path) -> list[str]:
-    return [
-        f'data_source.data_root={data}',
-        'active_learning.initial=8',
-        'active_learning.budget=6',
-        'active_learning.stages=2',
-        'train_dataloader.batch_size=8',
-        'auto_scale_lr.base_batch_size=8',
-        'score_dataloader.batch_size=8',
-        'train_cfg.max_epochs=1',
-        'param_scheduler.0.total_steps=1',
-        'model.backbone.base_channels=8',
-        'model.neck.in_channels=16,32,64',
-        'model.neck.out_channels=16,32,64,64',
-        'model.bbox_head.in_channels=16,32,64,64',
-    ]
-
-
 def run(data: Path, work_dir: Path, processes: int = 0, *more: str) -> str:
     tool = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'al_train.py')]
     if processes:
@@ -72,7 +59,13 @@ def run(data: Path, work_dir: Path, processes: int = 0, *more: str) -> str:
     command = [*tool, str(ROOT / 'configs' / 'demo_tjls.py')]
     if processes:
         command.append(str(processes))
-    command += ['--work-dir', str(work_dir), '--cfg-options', *options(data), *more]
+    command += [
+        '--work-dir',
+        str(work_dir),
+        '--cfg-options',
+        *command_line(data, **SHORT),
+        *more,
+    ]
     env = {
         **os.environ,
         'OMP_NUM_THREADS': '1',
