@@ -31,8 +31,7 @@ setup(
     python_requires='>=3.10',
     # Not a hard dependency: OpenMMLab and PyTorch. The two sets below share their
     # import names under different distribution names, so pulling one in over the
-    # other would break a working environment. Either brings OpenCV, Pillow
-    # and rich along, too.
+    # other would break a working environment. Either brings OpenCV along.
     install_requires=[
         'filelock',  # one process per work_dir
         'matplotlib',  # curve.png
