@@ -10,7 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tjls_mm.active.report import draw_curves, metric_name
+from tjls_mm.active.report import (
+    LABEL_COUNTS,
+    draw_curves,
+    labels_in_words,
+    metric_name,
+)
 from tjls_mm.errors import InputError
 
 
@@ -44,9 +49,9 @@ def mean_rows(trials: dict[tuple[str, int], list[dict]]) -> dict[str, list[dict]
     """Mean and deviation over the seeds of every name.
 
     Returns:
-        Per name, rows with ``stage``, ``n_labelled``, ``n_boxes``, the metric's
-        mean under its name, its sample deviation under ``std`` (0 for one seed)
-        and ``seeds``.
+        Per name, rows with ``stage``, ``n_labelled``, mean counts of what the task
+        labels (``n_boxes``), the metric's mean under its name, its sample deviation
+        under ``std`` (0 for one seed) and ``seeds``.
     """
     groups = collections.defaultdict(list)
     for (name, _), rows in trials.items():
@@ -57,13 +62,16 @@ def mean_rows(trials: dict[tuple[str, int], list[dict]]) -> dict[str, list[dict]
         means[name] = []
         for rows in zip(*group, strict=False):
             values = [row[metric] for row in rows]
-            boxes = [row['n_boxes'] for row in rows]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             means[name].append(
                 {
                     'stage': rows[0]['stage'],
                     'n_labelled': rows[0]['n_labelled'],
-                    'n_boxes': round(statistics.mean(boxes)),
+                    **{
+                        key: round(statistics.mean(row[key] for row in rows))
+                        for key in LABEL_COUNTS
+                        if key in rows[0]
+                    },
                     metric: statistics.mean(values),
                     'std': spread,
                     'seeds': len(values),
@@ -92,7 +100,7 @@ def _cell(row: dict) -> str:
     value = f'{row[metric_name([row])]:.4f}'
     if row['seeds'] > 1:
         value += f' ± {row["std"]:.4f}'
-    return f'{value} ({row["n_boxes"]} boxes)'
+    return value + labels_in_words(row)
 
 
 def main() -> int:

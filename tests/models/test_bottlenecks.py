@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tjls_mm.models import BatchTransformer, fill_context_banks
-from tjls_mm.models.bottlenecks import ACTIVATIONS
+from tjls_mm.models.batch_transformer import ACTIVATIONS
 
 
 def randomised(**kwargs) -> BatchTransformer:

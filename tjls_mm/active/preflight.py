@@ -22,7 +22,8 @@ from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
 
 SETTINGS = {
     'annotator': 'where labels of selected images come from',
-    'initial': 'labelled images of stage 0: count, fraction or list file',
+    'initial': 'labelled images of stage 0: count, fraction, list file or '
+    'dict(prefix=start of their ids)',
     'budget': 'images to select per stage: count, fraction or a list of them',
     'stages': 'number of stages',
     'query': 'query strategy',
@@ -88,7 +89,7 @@ class TrialPlan:
             raise InputError(
                 f'The query strategy {settings.query.type!r} ranks by the '
                 'discriminator, and the learner has none: set '
-                "model.bbox_head.discriminator=dict(type='tjls_mm."
+                f"model.{_head(cfg)}.discriminator=dict(type='tjls_mm."
                 "DiscriminatorHead'), or active_learning.query=dict(type='random')."
             )
         left = len(self.image_ids) - len(self.initial) - sum(self.budgets)
@@ -127,6 +128,8 @@ class TrialPlan:
             )
 
     def _initial(self, value) -> list[str]:
+        if isinstance(value, dict):
+            return self._initial_below(value)
         if isinstance(value, str):
             listed = read_image_ids(value)
             unknown = sorted(set(listed) - set(self.image_ids))
@@ -146,16 +149,39 @@ class TrialPlan:
             select_random(self.image_ids, count, derive_seed(self.seed, 'initial'))
         )
 
+    def _initial_below(self, value: dict) -> list[str]:
+        if set(value) != {'prefix'}:
+            raise InputError(
+                "active_learning.initial=dict(prefix='real/') means all images whose "
+                f'ids begin so; found {dict(value)}.'
+            )
+        found = [i for i in self.image_ids if i.startswith(value['prefix'])]
+        if not found:
+            raise InputError(
+                f'active_learning.initial: no image_id begins with '
+                f'{value["prefix"]!r}; ids look like {self.image_ids[0]!r}.'
+            )
+        return found
+
     def _check_classes(self, cfg: Config) -> None:
         expected = len(self.source.classes)
         for number in find_configs(cfg.model, 'num_classes'):
-            if number != expected:
+            # A backbone without classifier has -1 or 0 of them.
+            if number > 0 and number != expected:
                 raise InputError(
                     f'The model has num_classes={number}, the data set has '
                     f'{expected} classes ({", ".join(self.source.classes[:5])}, …): '
-                    f'set model=dict(bbox_head=dict(num_classes={expected})), or '
+                    f'set model=dict({_head(cfg)}=dict(num_classes={expected})), or '
                     'data_source.classes.'
                 )
+        channels = (cfg.model.get('backbone') or {}).get('in_channels', 3)
+        if channels != self.source.channels:
+            raise InputError(
+                f'The backbone takes images of {channels} channels (model.backbone.'
+                f'in_channels), the data set has {self.source.channels}: set '
+                f'data_source.channels={channels}, or model=dict(backbone=dict('
+                f'in_channels={self.source.channels})).'
+            )
 
     def check_files(self, labelled: list[str]) -> None:
         """Decode every image; read the annotations of test and labelled images.
@@ -180,9 +206,9 @@ def check_pretrained(cfg: Config) -> None:
     """
     if cfg.get('load_from'):
         _check_safe(cfg, cfg.load_from, 'load_from')
-    for key in ('backbone', 'neck', 'bbox_head'):
-        init = (cfg.model.get(key) or {}).get('init_cfg') or []
-        for one in init if isinstance(init, list) else [init]:
+    for key, part in cfg.model.items():
+        init = (part.get('init_cfg') if isinstance(part, dict) else None) or []
+        for one in init if isinstance(init, (list, tuple)) else [init]:
             name = one.get('checkpoint')
             if name is None:
                 continue
@@ -200,6 +226,11 @@ def check_pretrained(cfg: Config) -> None:
                     'random weights SSD300 needs inputs of unit scale too: '
                     'model.data_preprocessor.std=[58.395,57.12,57.375].)'
                 ) from None
+
+
+def _head(cfg: Config) -> str:
+    """Where the model's config has its task branch."""
+    return 'bbox_head' if 'bbox_head' in cfg.model else 'head'
 
 
 def _check_runnable(cfg: Config) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
@@ -13,6 +13,8 @@ from tjls_mm.files import atomic_path, write_json, write_text
 
 STEPS = ('train', 'eval', 'score', 'select')
 CHANCE_AUC = 0.55
+LABEL_COUNTS = ('n_boxes',)
+"""What a task labels besides images; shown where a record has it."""
 
 
 def primary_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
@@ -27,7 +29,7 @@ def stage_row(number: int, record: Mapping) -> dict:
     return {
         'stage': number,
         'n_labelled': record['n_labelled'],
-        'n_boxes': record['n_boxes'],
+        **{key: record[key] for key in LABEL_COUNTS if key in record},
         name: value,
         **{f'{step}_s': seconds.get(step, 0.0) for step in STEPS},
     }
@@ -82,6 +84,12 @@ def leaning_class(
     return max(gains)[1] if gains else None
 
 
+def labels_in_words(row: Mapping) -> str:
+    """' (523 boxes)' of a record or row, or nothing where an image is a label."""
+    counts = [f'{row[k]} {k.removeprefix("n_")}' for k in LABEL_COUNTS if k in row]
+    return f' ({", ".join(counts)})' if counts else ''
+
+
 def stage_line(number: int, n_stages: int, record: Mapping) -> str:
     """The summary line of a stage."""
     name, value = primary_metric(record['metrics'])
@@ -89,7 +97,7 @@ def stage_line(number: int, n_stages: int, record: Mapping) -> str:
     times = ' '.join(f'{s} {seconds[s]:.1f}s' for s in STEPS if s in seconds)
     parts = [
         f'stage {number + 1}/{n_stages}',
-        f'{record["n_labelled"]} labelled ({record["n_boxes"]} boxes)',
+        f'{record["n_labelled"]} labelled{labels_in_words(record)}',
         f'{name} {value:.4f}',
         times,
     ]
@@ -137,8 +145,9 @@ def write_report(folder: Path, name: str, seed: int, rows: Sequence[Mapping]) ->
 
 
 def metric_name(rows: Sequence[Mapping]) -> str:
-    """Name of the metric column of rows of ``stage_row``."""
-    return list(rows[0])[3]
+    """Name of the metric column of rows of ``stage_row``: the first after counts."""
+    counts = ('stage', 'n_labelled', *LABEL_COUNTS)
+    return next(name for name in rows[0] if name not in counts)
 
 
 def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
@@ -176,27 +185,30 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
 
 
 def draw_gallery(
-    path: Path, images: Mapping[str, str], columns: int = 6, rows: int = 4
+    path: Path,
+    image_ids: Sequence[str],
+    open_image: Callable[[str], Image.Image],
+    columns: int = 6,
+    rows: int = 4,
 ) -> None:
     """Draw the first images of a selection beside each other, first choice first.
 
     Args:
         path: Of the PNG file, replaced atomically.
-        images: image_id to path, in order.
+        image_ids: The selection, in order.
+        open_image: Opens the image of an id.
         columns: Images per row.
         rows: Rows at most.
     """
     side, text = 150, 14
-    shown = list(images.items())[: columns * rows]
+    shown = image_ids[: columns * rows]
     size = columns * side, -(-len(shown) // columns) * (side + text)
     sheet = Image.new('RGB', size, 'white')
     draw = ImageDraw.Draw(sheet)
-    for i, (image_id, file) in enumerate(shown):
+    for i, image_id in enumerate(shown):
         left, top = i % columns * side, i // columns * (side + text)
-        with Image.open(file) as image:
-            image.draft('RGB', (side, side))
-            image = ImageOps.exif_transpose(image).convert('RGB')
-            thumbnail = ImageOps.contain(image, (side - 4, side - 4))
+        image = open_image(image_id).convert('RGB')
+        thumbnail = ImageOps.contain(image, (side - 4, side - 4))
         sheet.paste(thumbnail, (left + 2, top + 2))
         draw.text((left + 2, top + side), f'{i + 1}. {image_id}'[-24:], fill='black')
     with atomic_path(path) as temporary:

@@ -252,15 +252,15 @@ class Trial:
             write_image_ids(folder / 'bank.txt', bank)
         with atomic_path(folder / 'config.py') as path:
             derive_standalone_config(config).dump(path)
-        boxes = self.plan.source.count_boxes(labelled)
+        counts = self.plan.source.count_labels(labelled)
         record = StageRecord(folder)
         record.update(
             stage=stage.number,
             n_labelled=len(labelled),
             n_pool=len(pool),
-            n_boxes=sum(boxes.values()),
-            labelled_boxes=boxes,
-            labelled_images=self.plan.source.count_images(labelled),
+            # Besides images, what the task labels in them, such as boxes.
+            **{f'n_{k}': sum(v.values()) for k, v in counts.items() if k != 'images'},
+            **{f'labelled_{kind}': count for kind, count in counts.items()},
             training={**config.active_learning.volume, 'processes': self.world_size},
         )
         record.set_seconds('prepare', time.perf_counter() - started)
@@ -325,9 +325,8 @@ class Trial:
         self.plan.annotator.label(self.plan.source, selected, number)
         record = StageRecord(folder)
         record.update(picks=self._describe(selected, pool, folder))
-        files = {i: self.plan.source.image_path(i) for i in selected}
         try:
-            draw_gallery(folder / 'selected.png', files)
+            draw_gallery(folder / 'selected.png', selected, self.plan.source.open_image)
         # A picture for the eye must not stop a trial, whatever a file holds.
         except Exception as error:
             self._say(f'No gallery of the picks of stage {number}: {error}')
@@ -337,8 +336,7 @@ class Trial:
     def _describe(self, selected: list[str], pool, folder: Path) -> dict:
         picks = {
             'count': len(selected),
-            'boxes': self.plan.source.count_boxes(selected),
-            'images': self.plan.source.count_images(selected),
+            **self.plan.source.count_labels(selected),
         }
         path = folder / TRAINED_ON_FILE
         if path.exists():

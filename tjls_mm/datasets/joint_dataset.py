@@ -54,10 +54,8 @@ class JointDataset:
 
     def get_data_info(self, index: int) -> dict:
         """Entry of an image in its part's list, with ``is_labelled``."""
-        is_labelled = index < self.n_labelled
-        part = self.labelled if is_labelled else self.pool
-        info = part.get_data_info(index if is_labelled else index - self.n_labelled)
-        return {**info, 'is_labelled': is_labelled}
+        part, position = self._part(index)
+        return {**part.get_data_info(position), 'is_labelled': part is self.labelled}
 
     def __getitem__(self, index: int | tuple[int, int]) -> Mapping:
         """One transformed sample.
@@ -67,7 +65,8 @@ class JointDataset:
 
         Returns:
             What the part's pipeline returns, ``image_id`` and ``is_labelled``
-            added to the metainfo of its ``data_samples``.
+            added to the metainfo of its ``data_samples``. Of a part that keeps
+            decoded images: these, and the seed under ``seeds``.
 
         Raises:
             RuntimeError: If the pipeline dropped the image.
@@ -75,15 +74,27 @@ class JointDataset:
         if isinstance(index, int):
             return self._load(index)
         index, seed = index
+        if getattr(self._part(index)[0], 'decode_once', False):
+            return self._packed(index, seed)
         with seeded_pipeline(seed):
             return self._load(index)
+
+    def _part(self, index: int) -> tuple:
+        """The part that an image is in, and its position there."""
+        if index < self.n_labelled:
+            return self.labelled, index
+        return self.pool, index - self.n_labelled
+
+    def _packed(self, index: int, seed: int) -> Mapping:
+        part, position = self._part(index)
+        # The preprocessor augments by it: nothing is drawn here.
+        return {**part.packed(position), 'seeds': seed}
 
     def _load(self, index: int) -> Mapping:
         info = self.get_data_info(index)
         image_id = info.get('image_id', info.get('img_id', info.get('img_path')))
-        part = self.labelled if info['is_labelled'] else self.pool
         is_labelled = info['is_labelled']
-        sample = part.pipeline(info)
+        sample = self._part(index)[0].pipeline(info)
         if sample is None:
             raise RuntimeError(
                 f'The training pipeline dropped image {image_id}. Labelled images '

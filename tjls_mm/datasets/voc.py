@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdet.datasets import BaseDetDataset, VOCDataset
+from PIL import Image, ImageOps
 
 from tjls_mm.datasets.image_checks import check_images, image_size
+from tjls_mm.datasets.image_source import ImageSource
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES
@@ -104,7 +106,7 @@ def _read_voc_annotation(path: str, changed: int) -> VOCAnnotation:
 
 
 @IMAGE_SOURCES.register_module()
-class VOCFiles:
+class VOCFiles(ImageSource):
     """Images, image sets and annotations of a data set in VOC format.
 
     An image_id is the path of the image below ``JPEGImages`` of its part, with the
@@ -234,21 +236,22 @@ class VOCFiles:
             boxes = tuple(box for box in boxes if not box_problem(box, size))
         return tuple(box for box in boxes if box.name in self.classes)
 
-    def count_boxes(self, image_ids: Iterable[str]) -> dict[str, int]:
-        """Boxes per class over labelled images, difficult ones included."""
-        names = collections.Counter(
-            box.name for image_id in image_ids for box in self._boxes(image_id)
-        )
-        return {name: names[name] for name in self.classes}
+    def open_image(self, image_id: str) -> Image.Image:
+        """An image to look at, upright."""
+        with Image.open(self.image_path(image_id)) as image:
+            # A gallery is no place for megapixels.
+            image.draft('RGB', (256, 256))
+            return ImageOps.exif_transpose(image).convert('RGB')
 
-    def count_images(self, image_ids: Iterable[str]) -> dict[str, int]:
-        """Labelled images per class that occurs in them."""
-        names = collections.Counter(
-            name
-            for image_id in image_ids
-            for name in {box.name for box in self._boxes(image_id)}
-        )
-        return {name: names[name] for name in self.classes}
+    def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """``images`` that show a class, and ``boxes``, difficult ones included."""
+        boxes, images = collections.Counter(), collections.Counter()
+        for image_id in image_ids:
+            names = [box.name for box in self._boxes(image_id)]
+            boxes.update(names)
+            images.update(set(names))
+        counts = {'images': images, 'boxes': boxes}
+        return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
 
     def write_annotation_lists(self, folder: Path, image_ids: dict) -> None:
         """Write the image sets of mmdet's own VOCDataset, one per part.

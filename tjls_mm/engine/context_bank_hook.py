@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader
 
-from tjls_mm.models.bottlenecks import batch_bottlenecks, fill_context_banks
+from tjls_mm.models.batch_bottleneck import batch_bottlenecks, fill_context_banks
 from tjls_mm.registry import DATASETS, HOOKS
 
 

@@ -4,20 +4,26 @@ from importlib.util import find_spec
 
 from tjls_mm import compat  # noqa: F401  mmdet.models needs its stand-ins
 
-from .bottlenecks import (
-    BatchTransformer,
+from .batch_bottleneck import (
+    BatchBottleneck,
     ContextBank,
     batch_bottlenecks,
     fill_context_banks,
 )
+from .batch_gcn import BatchGCN
+from .batch_transformer import BatchTransformer
 from .discriminator_head import DiscriminatorHead
 from .joint_learner import JointLearner, find_joint_learner
+from .wide_resnet import WideResNet
 
 __all__ = [
+    'BatchBottleneck',
+    'BatchGCN',
     'BatchTransformer',
     'ContextBank',
     'DiscriminatorHead',
     'JointLearner',
+    'WideResNet',
     'batch_bottlenecks',
     'fill_context_banks',
     'find_joint_learner',
@@ -27,3 +33,9 @@ if find_spec('mmdet') is not None:
     from .joint_ssd_head import JointSSDHead  # noqa: F401
 
     __all__.append('JointSSDHead')
+
+if find_spec('mmpretrain') is not None:
+    from .cls_data_preprocessor import JointClsDataPreprocessor  # noqa: F401
+    from .joint_cls_head import JointClsHead  # noqa: F401
+
+    __all__ += ['JointClsDataPreprocessor', 'JointClsHead']

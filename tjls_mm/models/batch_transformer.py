@@ -1,98 +1,25 @@
-"""Batch bottlenecks: modules whose tokens or features are the images of a batch.
+"""The transformer over the images of a batch, the bottleneck of TJLS.
 
 Letters used for shapes: ``B`` images of the batch, ``F`` features of a map, ``T``
-tokens of a sequence, ``D`` width of a token, ``M`` images in the context bank,
-``L`` levels (scales) of a detector.
+tokens of a sequence, ``D`` width of a token, ``M`` images in the context bank.
 """
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tjls_mm.models.batch_bottleneck import (
+    BatchBottleneck,
+    add_to_locations,
+    check_choice,
+    pool_locations,
+)
 from tjls_mm.registry import MODELS
 
 ACTIVATIONS = {'sigmoid': torch.sigmoid, 'relu': F.relu}
-
-
-class _GatherBatch(torch.autograd.Function):
-    """All processes' batches, one after the other by rank, with their gradient.
-
-    Backward sums what every process asks of a row and hands each process its own
-    rows. Averaged over processes by DistributedDataParallel, that is the gradient
-    of the mean loss over the joint batch.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        x = x.contiguous()
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
-        dist.all_reduce(grad)
-        start = dist.get_rank() * ctx.rows
-        return grad[start : start + ctx.rows]
-
-
-class ContextBank(nn.Module):
-    """Reference inputs that an image attends to in eval mode.
-
-    Like the running statistics of batch normalisation, the bank makes the output
-    of an image independent of its batch mates. It is a buffer: it travels with
-    the checkpoint of the weights it was computed with.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer('inputs', torch.empty(0))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the bank was never filled."""
-        return self.inputs.numel() == 0
-
-    def fill(self, inputs: Tensor) -> None:
-        """Replace the content.
-
-        Args:
-            inputs: What the bottleneck saw of the reference images, (M, F, ...).
-        """
-        self.inputs = inputs.detach().clone()
-
-    def read(self) -> Tensor:
-        """The reference inputs, (M, F, ...).
-
-        Raises:
-            RuntimeError: If the bank was never filled.
-        """
-        if self.is_empty:
-            raise RuntimeError(
-                'The context bank is empty, so this bottleneck cannot run in eval '
-                'mode: an image attends to the reference images of the bank. Fill '
-                'it with the weights it belongs to: register '
-                'tjls_mm.ContextBankHook, call '
-                'tjls_mm.models.fill_context_banks(model, batches), or load a '
-                "checkpoint that has it. eval_context='batch' does without, at "
-                'the price of outputs that depend on the batch.'
-            )
-        return self.inputs
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        saved = state_dict.get(prefix + 'inputs')
-        if saved is not None and saved.shape != self.inputs.shape:
-            self.inputs = self.inputs.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class _ImageBlock(nn.Module):
@@ -220,7 +147,7 @@ class _ChannelBlock(nn.Module):
 
 
 @MODELS.register_module()
-class BatchTransformer(BaseModule):
+class BatchTransformer(BatchBottleneck):
     """Transformer encoder over the images of a batch, the bottleneck of TJLS.
 
     It has no positional encoding and no decoder, and a residual around both
@@ -281,10 +208,8 @@ class BatchTransformer(BaseModule):
         recompute: bool | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        _check_choice('tokens', tokens, ('images', 'channels'))
-        _check_choice('activation', activation, tuple(ACTIVATIONS))
-        _check_choice('eval_context', eval_context, ('bank', 'batch'))
+        check_choice('tokens', tokens, ('images', 'channels'))
+        check_choice('activation', activation, tuple(ACTIVATIONS))
         if hidden % heads:
             raise ValueError(f'heads must divide hidden, got {heads} and {hidden}')
         if tokens == 'channels' and batch_size is None:
@@ -294,17 +219,10 @@ class BatchTransformer(BaseModule):
             )
         if tokens == 'images' and not value_projection:
             raise ValueError("value_projection=False needs tokens='channels'")
-        if eval_context == 'batch':
-            warnings.warn(
-                "eval_context='batch': the output of an image depends on the other "
-                'images of its batch, in evaluation and scoring too.',
-                stacklevel=2,
-            )
         levels = [features] if isinstance(features, int) else list(features)
+        super().__init__(len(levels), gather, eval_context, init_cfg)
         self.tokens = tokens
         self.batch_size = batch_size
-        self.gather = gather
-        self.eval_context = eval_context
         self.recompute = tokens == 'channels' if recompute is None else recompute
         if tokens == 'images':
             norm = True if layer_norm is None else layer_norm
@@ -331,49 +249,6 @@ class BatchTransformer(BaseModule):
                     )
                 ]
             )
-        self.banks = nn.ModuleList(ContextBank() for _ in levels)
-        self._recorded: list[list[Tensor]] | None = None
-
-    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """Let the images of a batch (or of the bank) inform each other.
-
-        Args:
-            inputs: Features (B, F) or (B, F, H, W), or a sequence of one such
-                tensor per level.
-
-        Returns:
-            The same shapes; a list where a sequence was given.
-
-        Raises:
-            ValueError: If 'channels' gets another batch size than it was built
-                for in train mode.
-            RuntimeError: In eval mode, if the context bank is empty.
-        """
-        if isinstance(inputs, Tensor):
-            return self._forward_level(0, inputs)
-        return [self._forward_level(i, x) for i, x in enumerate(inputs)]
-
-    def _forward_level(self, level: int, x: Tensor) -> Tensor:
-        if self._recorded is not None:
-            self._recorded[level].append(self._bank_input(x.detach()))
-            return x
-        encoder = self.encoders[level if self.tokens == 'images' else 0]
-        if self.training or self.eval_context == 'batch':
-            rows = slice(None)
-            # Only in training do all processes run equally many batches.
-            gather = self.gather and self.training
-            if gather and dist.is_initialized() and dist.get_world_size() > 1:
-                rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
-            tokens = self._bank_input(x)
-            if rows != slice(None):
-                tokens = _GatherBatch.apply(tokens)
-            if self.tokens == 'images':
-                return self._images_in_batch(encoder, x, tokens, rows)
-            return self._channels_in_batch(encoder, x, tokens, rows)
-        bank = self.banks[level].read()
-        if self.tokens == 'images':
-            return self._images_in_bank(encoder, x, bank)
-        return self._channels_in_bank(encoder, x, bank)
 
     def _encode(self, encoder: nn.ModuleList, tokens: Tensor) -> Tensor:
         def run(x: Tensor) -> Tensor:
@@ -385,15 +260,25 @@ class BatchTransformer(BaseModule):
             return checkpoint(run, tokens, use_reentrant=False)
         return run(tokens)
 
-    def _bank_input(self, x: Tensor) -> Tensor:
-        return _pooled(x) if self.tokens == 'images' else x
+    def _seen_by_others(self, x: Tensor) -> Tensor:
+        return pool_locations(x) if self.tokens == 'images' else x
+
+    def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
+        if self.tokens == 'images':
+            return self._images_in_batch(self.encoders[level], x, batch, rows)
+        return self._channels_in_batch(self.encoders[0], x, batch, rows)
+
+    def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
+        if self.tokens == 'images':
+            return self._images_in_bank(self.encoders[level], x, bank)
+        return self._channels_in_bank(self.encoders[0], x, bank)
 
     def _images_in_batch(self, encoder, x: Tensor, pooled: Tensor, rows) -> Tensor:
         attended = self._encode(encoder, pooled[None])[0]  # (B, F)
-        return _add_to_locations(x, (attended - pooled)[rows])
+        return add_to_locations(x, (attended - pooled)[rows])
 
     def _images_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
-        pooled = _pooled(x)
+        pooled = pool_locations(x)
         own, context = pooled[:, None], bank.to(x.dtype)[None]  # (B, 1, F), (1, M, F)
         for block in encoder[:-1]:
             # From the second block on the bank's tokens have seen the image.
@@ -401,7 +286,7 @@ class BatchTransformer(BaseModule):
             sequence = block(sequence)
             own, context = sequence[:, :1], sequence[:, 1:]
         own = encoder[-1](own, context)[:, 0]
-        return _add_to_locations(x, own - pooled)
+        return add_to_locations(x, own - pooled)
 
     def _channels_in_batch(self, encoder, x: Tensor, batch: Tensor, rows) -> Tensor:
         if len(batch) != self.batch_size:
@@ -440,73 +325,3 @@ class BatchTransformer(BaseModule):
             tokens = encoder[-1](tokens, first_slot=True)
             out.append(tokens[..., 0].unflatten(0, (len(part), -1)).transpose(1, 2))
         return torch.cat(out).reshape(x.shape)
-
-    @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
-        """Fill the banks with the inputs of the forward passes made inside.
-
-        Inside, the bottleneck passes its input through.
-        """
-        self._recorded = [[] for _ in self.banks]
-        try:
-            yield
-            recorded = self._recorded
-        finally:
-            self._recorded = None
-        for bank, inputs in zip(self.banks, recorded, strict=True):
-            if inputs:
-                bank.fill(torch.cat(inputs))
-
-
-def _pooled(x: Tensor) -> Tensor:
-    """Average over locations: (B, F, ...) to (B, F)."""
-    return x.flatten(2).mean(2) if x.ndim > 2 else x
-
-
-def _add_to_locations(x: Tensor, update: Tensor) -> Tensor:
-    return x + update.reshape(*update.shape, *[1] * (x.ndim - 2))
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {choices}, got {value!r}')
-
-
-def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
-    """The modules of a model that have a context bank to fill."""
-    return [
-        m
-        for m in model.modules()
-        if hasattr(m, 'recording') and getattr(m, 'eval_context', None) == 'bank'
-    ]
-
-
-@torch.no_grad()
-def fill_context_banks(
-    model: nn.Module, batches: Sequence[dict], broadcast: bool = True
-) -> None:
-    """Fill every context bank of a model from reference images.
-
-    Args:
-        model: A detector or classifier with ``data_preprocessor`` and ``forward``
-            of MMEngine's BaseModel. Its mode is left as it was.
-        batches: Collated batches of the test pipeline, all reference images of
-            the bank together: ⌈B/2⌉ labelled ones first, B - 1 in all.
-        broadcast: Copy the banks of process 0 to the others.
-    """
-    bottlenecks = batch_bottlenecks(model)
-    if not bottlenecks:
-        return
-    was_training = model.training
-    model.eval()
-    with contextlib.ExitStack() as stack:
-        for bottleneck in bottlenecks:
-            stack.enter_context(bottleneck.recording())
-        for batch in batches:
-            data = model.data_preprocessor(batch, False)
-            model(**data, mode='tensor')
-    model.train(was_training)
-    if broadcast and dist.is_initialized() and dist.get_world_size() > 1:
-        for bottleneck in bottlenecks:
-            for bank in bottleneck.banks:
-                dist.broadcast(bank.inputs, src=0)

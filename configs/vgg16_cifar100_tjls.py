@@ -1,0 +1,17 @@
+# TJLS, paper, Fig. 2 middle.
+_base_ = [
+    '_base_/models/vgg16_cifar.py',
+    '_base_/data/cifar100.py',
+    '_base_/schedules/paper_classification.py',
+    '_base_/runtime_classification.py',
+]
+
+model = dict(
+    head=dict(
+        num_classes=100,
+        bottleneck=dict(type='tjls_mm.BatchTransformer', tokens='images'),
+        discriminator=dict(
+            type='tjls_mm.DiscriminatorHead', hidden_features=(512,), loss_weight=0.5
+        ),
+    ),
+)

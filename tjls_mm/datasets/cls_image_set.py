@@ -1,0 +1,147 @@
+"""The images of a list, with or without their classes."""
+
+import functools
+import os.path as osp
+from collections.abc import Sequence
+
+import mmcv
+import numpy as np
+import torch
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.structures import DataSample
+
+from tjls_mm.errors import InputError
+from tjls_mm.image_ids import read_image_ids
+from tjls_mm.progress import progress
+from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
+
+
+@DATASETS.register_module()
+class ClsImageSet(CustomDataset):
+    """mmpretrain's CustomDataset for image_ids of an image source.
+
+    Args:
+        ann_file: List of image_ids, one per line.
+        source: Config of the image source, e.g. of ``tjls_mm.ImageFolders``.
+        with_label: False for a pool: no label is asked for.
+        decode_once: Keep decoded images in memory and hand them out packed, RGB (or
+            grey), (C, H, W), uint8. ``pipeline`` stays empty then; images are
+            augmented in batches by ``tjls_mm.JointClsDataPreprocessor``.
+        scale: (width, height) in pixels that decoded images are resized to, or None
+            where all are of one size.
+        **kwargs: Of CustomDataset.
+
+    Raises:
+        InputError: If there is a pipeline beside ``decode_once``, or decoded images
+            differ in size.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        source: dict,
+        with_label: bool = True,
+        decode_once: bool = False,
+        scale: Sequence[int] | None = None,
+        **kwargs,
+    ) -> None:
+        if decode_once and kwargs.get('pipeline'):
+            raise InputError(
+                'decode_once=True hands out decoded images as they are: remove the '
+                'pipeline of the data set (augment with '
+                'model.data_preprocessor.augmentation), or set decode_once=False.'
+            )
+        self.source = build_own(IMAGE_SOURCES, source)
+        self.decode_once = decode_once
+        self.scale = scale and tuple(scale)
+        kwargs.setdefault('metainfo', {'classes': self.source.classes})
+        # Serialising saves memory for worker processes and costs a second.
+        kwargs.setdefault('serialize_data', False)
+        super().__init__(
+            data_root=self.source.data_root,
+            ann_file=osp.abspath(ann_file),
+            with_label=with_label,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per image of the list, in its order."""
+        entries = []
+        for image_id in read_image_ids(self.ann_file):
+            entry = {
+                'img_id': image_id,
+                'image_id': image_id,
+                'is_labelled': self.with_label,
+            }
+            if self.with_label:
+                entry['gt_label'] = self.source.label(image_id)
+            if not self.decode_once:
+                entry.update(self.source.entry(image_id))
+            entries.append(entry)
+        return entries
+
+    def full_init(self) -> None:
+        """Load the list, and decode its images where they are kept."""
+        done = self._fully_initialized
+        super().full_init()
+        if done or not self.decode_once:
+            return
+        decoded = _decoded_images(repr(self.source.settings()), self.scale)
+        ids = [entry['image_id'] for entry in self.data_list]
+        new = [i for i in ids if i not in decoded]
+        for image_id in progress(new, 'Decoding images', len(new), len(new) > 5000):
+            decoded[image_id] = self._decode(image_id)
+        self._images = [decoded[i] for i in ids]
+        self._labels = [
+            torch.tensor([entry['gt_label']]) if self.with_label else None
+            for entry in self.data_list
+        ]
+        shapes = {image.shape for image in self._images}
+        if len(shapes) > 1:
+            sizes = sorted(shape[1:] for shape in shapes)
+            raise InputError(
+                f'Images of {self.ann_file} differ in size ({sizes[0]} to '
+                f'{sizes[-1]} pixels): with decode_once=True set '
+                'scale=(width, height) of the data set.'
+            )
+
+    def _decode(self, image_id: str) -> np.ndarray:
+        image = self.source.load_image(image_id)
+        if self.scale:
+            shape = image.shape
+            image = mmcv.imresize(image, self.scale)
+            image = image.reshape(*image.shape[:2], shape[2])
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def packed(self, index: int) -> dict:
+        """A decoded image as PackInputs would give it.
+
+        Args:
+            index: Position in the list.
+
+        Returns:
+            ``inputs``, (C, H, W), uint8, not to be written to, and
+            ``data_samples``.
+        """
+        entry = self.data_list[index]
+        sample = DataSample(
+            metainfo={
+                'image_id': entry['image_id'],
+                'img_id': entry['img_id'],
+                'is_labelled': entry['is_labelled'],
+                'sample_idx': index,
+            }
+        )
+        if self.with_label:
+            sample.set_field(self._labels[index], 'gt_label', dtype=torch.Tensor)
+        return {'inputs': torch.from_numpy(self._images[index]), 'data_samples': sample}
+
+    def prepare_data(self, idx: int) -> dict:
+        """One sample: packed, or through the pipeline."""
+        return self.packed(idx) if self.decode_once else super().prepare_data(idx)
+
+
+# Labelled, pool and score data sets of all stages decode an image once.
+@functools.lru_cache(maxsize=4)
+def _decoded_images(source: str, scale: tuple | None) -> dict[str, np.ndarray]:
+    return {}

@@ -1,0 +1,338 @@
+"""Classification data sets of one file per image."""
+
+import functools
+import os
+import os.path as osp
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+
+from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
+from tjls_mm.datasets.image_checks import check_images
+from tjls_mm.errors import InputError
+from tjls_mm.files import write_text
+from tjls_mm.image_ids import image_path
+from tjls_mm.registry import IMAGE_SOURCES
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+"""Of mmpretrain's CustomDataset."""
+
+
+class _ImageFiles(ClsImageSource):
+    def __init__(self, data_root: str, channels: int) -> None:
+        super().__init__(channels)
+        self.data_root = data_root
+        if not osp.isdir(data_root):
+            raise InputError(
+                f'The data root {data_root} does not exist. Unpack the data there, '
+                'or name another place: --cfg-options data_source.data_root=PATH'
+            )
+
+    def image_path(self, image_id: str) -> str:
+        """Path of an image."""
+        return image_path(self.data_root, '{image_id}', image_id)
+
+    def entry(self, image_id: str) -> dict:
+        """Path of an image, for transforms that load it."""
+        return {'img_path': self.image_path(image_id)}
+
+    def load_image(self, image_id: str) -> np.ndarray:
+        """Pixels as mmcv's LoadImageFromFile decodes them, RGB or grey."""
+        flag = 'color' if self.channels == 3 else 'grayscale'
+        image = mmcv.imread(self.image_path(image_id), flag, channel_order='rgb')
+        return spread_channels(image, self.channels)
+
+    def check_images(self, split: str, image_ids: Iterable[str]) -> None:
+        """Decode images once; raises InputError naming unusable ones."""
+        check_images({i: self.image_path(i) for i in image_ids}, self.data_root)
+
+    def write_annotation_lists(
+        self, folder: Path, image_ids: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Write annotation files of mmpretrain's CustomDataset.
+
+        ``labelled_annotations.txt`` holds lines of ``path label``,
+        ``pool_annotations.txt`` paths only (``with_label=False``).
+        """
+        for name, ids in image_ids.items():
+            with_label = name == 'labelled'
+            lines = [f'{i} {self.label(i)}' if with_label else i for i in ids]
+            text = ''.join(f'{line}\n' for line in lines)
+            write_text(folder / f'{name}_annotations.txt', text)
+
+
+@IMAGE_SOURCES.register_module()
+class ImageFolders(_ImageFiles):
+    """Folders of images, one folder per class: ``train/cat/0001.jpg``.
+
+    An image_id is the path below ``data_root``.
+
+    Args:
+        data_root: Folder of the data set.
+        pool_dirs: Folders below it whose images are labelled or pool; ``'.'`` where
+            the class folders lie in ``data_root`` itself.
+        test_dirs: Folders below it to evaluate on.
+        classes: Names of the class folders in order. Defaults to all that occur, by
+            name.
+        channels: 3, or 1 for grey images.
+        extensions: Of image files; other files are left out.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        pool_dirs: Sequence[str],
+        test_dirs: Sequence[str],
+        classes: Sequence[str] | None = None,
+        channels: int = 3,
+        extensions: Sequence[str] = EXTENSIONS,
+    ) -> None:
+        super().__init__(data_root, channels)
+        self.dirs = {
+            'pool': [osp.normpath(d) for d in pool_dirs],
+            'test': [osp.normpath(d) for d in test_dirs],
+        }
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        self._check_dirs()
+        self.classes = tuple(classes or self._find_classes())
+        self._label = {name: i for i, name in enumerate(self.classes)}
+
+    def settings(self) -> dict:
+        """Config that builds this source again, classes included."""
+        return {
+            'type': 'tjls_mm.ImageFolders',
+            'data_root': self.data_root,
+            'pool_dirs': self.dirs['pool'],
+            'test_dirs': self.dirs['test'],
+            'classes': self.classes,
+            'channels': self.channels,
+            'extensions': self.extensions,
+        }
+
+    def _check_dirs(self) -> None:
+        for split, dirs in self.dirs.items():
+            for name in dirs:
+                if osp.isabs(name) or name.split(os.sep)[0] == '..':
+                    raise InputError(
+                        f'data_source.{split}_dirs: {name!r} leads out of the data '
+                        f'root {self.data_root}.'
+                    )
+                if not osp.isdir(osp.join(self.data_root, name)):
+                    found = sorted(
+                        entry.name for entry in os.scandir(self.data_root)
+                        if entry.is_dir()
+                    )  # fmt: skip
+                    raise InputError(
+                        f'{osp.join(self.data_root, name)} does not exist: '
+                        f'data_source.{split}_dirs names {name!r}. Found folders: '
+                        f'{", ".join(found) or "none"}.'
+                    )
+
+    def _class_folders(self, name: str) -> list[str]:
+        folder = osp.join(self.data_root, name)
+        others = {d for dirs in self.dirs.values() for d in dirs}
+        return sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            # With '.' the folders of other splits may lie beside the classes.
+            if entry.is_dir()
+            and not entry.name.startswith('.')
+            and osp.normpath(osp.join(name, entry.name)) not in others
+        )
+
+    def _find_classes(self) -> list[str]:
+        found = {
+            split: {c for name in dirs for c in self._class_folders(name)}
+            for split, dirs in self.dirs.items()
+        }
+        never = sorted(found['test'] - found['pool'])
+        if never:
+            raise InputError(
+                f'{osp.join(self.data_root, self.dirs["test"][0])}: no training image '
+                f'can be of class {never[0]!r}, which no folder of '
+                f'{self.dirs["pool"]} is called. Rename the folder, or name the '
+                'classes in data_source.classes.'
+            )
+        if not found['pool']:
+            raise InputError(
+                f'{osp.join(self.data_root, self.dirs["pool"][0])} holds no class '
+                'folders: expected <class>/<image> in it.'
+            )
+        return sorted(found['pool'])
+
+    def list_images(self, split: str) -> list[str]:
+        """Sorted image_ids of a split (see ``ImageSource``)."""
+        image_ids = []
+        for name in self.dirs[split]:
+            folder = osp.join(self.data_root, name)
+            for class_name in self._class_folders(name):
+                if class_name not in self._label:
+                    raise InputError(
+                        f'{osp.join(folder, class_name)}: {class_name!r} is no '
+                        f'class. Expected folders {list(self.classes)}. Rename or '
+                        'remove it, or add it to data_source.classes.'
+                    )
+                image_ids += self._walk(osp.join(folder, class_name))
+            loose = [
+                entry.name for entry in os.scandir(folder) if self._is_image(entry.name)
+            ]
+            if loose:
+                raise InputError(
+                    f'{osp.join(folder, min(loose))} ({len(loose)} such files) is in '
+                    'no class folder: expected <class>/<image>.'
+                )
+        if len(set(image_ids)) < len(image_ids):
+            raise InputError(
+                f'data_source.{split}_dirs {self.dirs[split]} overlap: name each '
+                'folder once.'
+            )
+        return sorted(image_ids)
+
+    def _is_image(self, name: str) -> bool:
+        return name.lower().endswith(self.extensions) and not name.startswith('.')
+
+    def _walk(self, folder: str) -> list[str]:
+        return [
+            osp.normpath(osp.relpath(osp.join(parent, name), self.data_root))
+            for parent, _, names in os.walk(folder)
+            for name in names
+            if self._is_image(name)
+        ]
+
+    def label(self, image_id: str) -> int:
+        """Class of an image: the name of its class folder."""
+        # The longest folder first: 'real/a' before 'real'.
+        dirs = sorted({d for dirs in self.dirs.values() for d in dirs}, key=len)
+        for name in reversed(dirs):
+            prefix = '' if name == '.' else f'{name}{os.sep}'
+            if image_id.startswith(prefix):
+                class_name = image_id.removeprefix(prefix).split(os.sep)[0]
+                if class_name in self._label:
+                    return self._label[class_name]
+        raise InputError(
+            f'{image_id!r} lies in no class folder of {dirs} below {self.data_root}.'
+        )
+
+
+@IMAGE_SOURCES.register_module()
+class ImageLists(_ImageFiles):
+    """Images named by annotation files of mmpretrain's CustomDataset.
+
+    A line is a path and the number of its class, ``cats/0001.jpg 3``. An image_id is
+    the path below ``data_root``.
+
+    Args:
+        data_root: Folder of the data set.
+        pool_files: Annotation files below it; their images are labelled or pool.
+        test_files: Annotation files of the images to evaluate on.
+        classes: Class names; a label is a position in them.
+        image_dir: Folder below ``data_root`` that paths in the files start from.
+        channels: 3, or 1 for grey images.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        pool_files: Sequence[str],
+        test_files: Sequence[str],
+        classes: Sequence[str],
+        image_dir: str = '',
+        channels: int = 3,
+    ) -> None:
+        super().__init__(data_root, channels)
+        self.files = {'pool': list(pool_files), 'test': list(test_files)}
+        self.classes = tuple(classes)
+        self.image_dir = image_dir
+
+    def settings(self) -> dict:
+        """Config that builds this source again."""
+        return {
+            'type': 'tjls_mm.ImageLists',
+            'data_root': self.data_root,
+            'pool_files': self.files['pool'],
+            'test_files': self.files['test'],
+            'classes': self.classes,
+            'image_dir': self.image_dir,
+            'channels': self.channels,
+        }
+
+    def _read(self, name: str) -> Mapping[str, int]:
+        path = osp.join(self.data_root, name)
+        try:
+            changed = os.stat(path).st_mtime_ns
+        except FileNotFoundError:
+            raise InputError(
+                f'Annotation file {path} does not exist: data_source names {name!r}.'
+            ) from None
+        return read_annotation_file(path, self.image_dir, len(self.classes), changed)
+
+    def list_images(self, split: str) -> list[str]:
+        """Sorted image_ids of a split (see ``ImageSource``); labels are dropped."""
+        image_ids = [i for name in self.files[split] for i in self._read(name)]
+        if len(set(image_ids)) < len(image_ids):
+            raise InputError(
+                f'data_source.{split}_files {self.files[split]} name images twice: '
+                'name each image in one file only.'
+            )
+        for image_id in image_ids:
+            self.image_path(image_id)  # raises where it leads out of the root
+        return sorted(image_ids)
+
+    def label(self, image_id: str) -> int:
+        """Class of an image, from the file that names it."""
+        for names in self.files.values():
+            for name in names:
+                label = self._read(name).get(image_id)
+                if label is not None:
+                    return label
+        raise InputError(
+            f'{image_id!r} is in none of the annotation files of data_source: '
+            f'{self.files}.'
+        )
+
+
+# Every stage reads the labels of the same files again.
+@functools.lru_cache(maxsize=64)
+def read_annotation_file(
+    path: str, image_dir: str, n_classes: int, changed: int
+) -> Mapping[str, int]:
+    """Read ``path label`` lines; an unchanged file is read once per process.
+
+    Args:
+        path: Of the file.
+        image_dir: Put in front of its paths.
+        n_classes: ``K``; labels are in [0, K).
+        changed: Time of its last change.
+
+    Returns:
+        image_id to label.
+
+    Raises:
+        InputError: If a line has other columns, a label is out of range, or an
+            image is named twice; says the line.
+    """
+    labels: dict[str, int] = {}
+    try:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f'{path} is not a text file of lines "path label".') from None
+    for number, line in enumerate(lines, 1):
+        name, _, label = line.strip().rpartition(' ')
+        where = f'{path}, line {number}'
+        if not name.strip() or not label.isascii() or not label.isdigit():
+            raise InputError(
+                f'{where}: expected a path, a blank and the number of a class, such '
+                f'as "cats/0001.jpg 3", found {line!r}.'
+            )
+        if int(label) >= n_classes:
+            raise InputError(
+                f'{where}: label {label} is out of range: data_source.classes names '
+                f'{n_classes} classes, so labels are 0 to {n_classes - 1}.'
+            )
+        image_id = osp.normpath(osp.join(image_dir, name.strip()))
+        if image_id in labels:
+            raise InputError(f'{where}: {name.strip()!r} is named before. Remove one.')
+        labels[image_id] = int(label)
+    return labels

@@ -1,0 +1,74 @@
+"""Data preprocessor of batches in which some images have no label."""
+
+import torch
+from mmpretrain.models.utils import ClsDataPreprocessor
+from torch import Tensor
+
+from tjls_mm.registry import MODELS, TRANSFORMS
+
+
+@MODELS.register_module()
+class JointClsDataPreprocessor(ClsDataPreprocessor):
+    """ClsDataPreprocessor for labelled and pool images in one batch.
+
+    mmpretrain's looks at the first sample to see whether the batch has labels.
+    Images of one size are stacked first and moved to the device at once.
+
+    Args:
+        augmentation: Config of a batched transform that is applied to the images of
+            a training batch on the device, e.g. ``dict(type='tjls_mm.BatchCropFlip',
+            crop_size=32, padding=4)``, or None. Its images come from
+            ``tjls_mm.ClsImageSet(decode_once=True)``.
+        channels_last: Lay images out as (B, H, W, C) in memory, which convolutions
+            keep to: faster on CPUs, and on GPUs with mixed precision.
+        **kwargs: Of mmpretrain's ClsDataPreprocessor. ``batch_augments`` (Mixup and
+            the like) need a label of every image and are refused for batches with
+            pool images.
+    """
+
+    def __init__(
+        self,
+        *args,
+        augmentation: dict | None = None,
+        channels_last: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.memory_format = (
+            torch.channels_last if channels_last else torch.contiguous_format
+        )
+        self.augmentation = augmentation and TRANSFORMS.build(augmentation)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Stack, augment (in training), normalise.
+
+        Args:
+            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, one
+                DataSample per image, with or without ``gt_label``; with an
+                augmentation ``seeds``, one integer per image.
+            training: Whether this is a training batch.
+
+        Returns:
+            ``inputs``, (B, C, H, W), and ``data_samples``, their labels on the
+            device.
+
+        Raises:
+            ValueError: If ``batch_augments`` meet an image without a label.
+        """
+        inputs = data['inputs']
+        if not isinstance(inputs, Tensor) and len({x.shape for x in inputs}) == 1:
+            inputs = torch.stack(list(inputs))
+        if training and self.augmentation is not None:
+            inputs = self.augmentation(self.cast_data(inputs), data['seeds'])
+        samples = data.get('data_samples')
+        known = [s for s in samples or () if 'gt_label' in s]
+        if training and self.batch_augments is not None and len(known) < len(samples):
+            raise ValueError(
+                'model.train_cfg.augments mix the labels of all images of a batch, '
+                'and pool images have none: remove them, or the discriminator.'
+            )
+        result = super().forward(
+            {'inputs': inputs, 'data_samples': known or None}, training
+        )
+        images = result['inputs'].contiguous(memory_format=self.memory_format)
+        return {'inputs': images, 'data_samples': samples}
