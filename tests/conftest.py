@@ -15,12 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _scope():
+def _one_thread():
     import torch
-    from mmengine.registry import init_default_scope
 
     torch.set_num_threads(1)
-    init_default_scope('mmdet')
+
+
+@pytest.fixture(autouse=True)
+def _scope(request):
+    from mmengine.registry import DefaultScope, init_default_scope
+
+    scope = getattr(request.module, 'SCOPE', 'mmdet')
+    current = DefaultScope.get_current_instance()
+    # A Runner of the test before may have left its own.
+    if current is None or current.scope_name != scope:
+        init_default_scope(scope)
 
 
 def load_tool(name: str):
@@ -94,3 +103,75 @@ def tiny_config(demo_data, tmp_path):
         return make_config(data or demo_data, tmp_path / 'work', name, **options)
 
     return make
+
+
+CLASSES = ('bars', 'checks', 'discs', 'plain')
+
+
+def draw_class_image(name: str, seed: int, side: int = 16):
+    """A noisy image of a pattern, (side, side, 3), uint8."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    x, y = x + rng.integers(side), y + rng.integers(side)
+    pattern = {
+        'bars': x % 4 < 2,
+        'checks': (x // 4 + y // 4) % 2 == 0,
+        'discs': (x % 8 - 4) ** 2 + (y % 8 - 4) ** 2 < 9,
+        'plain': np.full(x.shape, 0.5),
+    }[name]
+    colour = rng.integers(60, 196, 3)
+    image = (
+        colour + (pattern[..., None] - 0.5) * 100 + rng.normal(0, 12, (side, side, 3))
+    )
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def draw_class_folders(root: Path, n_train: int, n_test: int, side: int = 16) -> Path:
+    """Class folders ``train`` and ``test`` of PNG files, so many images per class."""
+    from PIL import Image
+
+    for split, count in (('train', n_train), ('test', n_test)):
+        for number, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                seed = (split == 'test') * 100_000 + number * 10_000 + i
+                image = draw_class_image(name, seed, side)
+                Image.fromarray(image).save(folder / f'{i:04d}.png')
+    return root
+
+
+@pytest.fixture(scope='session')
+def class_folders(tmp_path_factory) -> Path:
+    """Four classes: 80 training and 24 test images of 16 x 16 pixels."""
+    return draw_class_folders(tmp_path_factory.mktemp('class_folders'), 20, 6)
+
+
+TINY_CLASSIFIER = {
+    'active_learning.initial': 16,
+    'active_learning.budget': 8,
+    'active_learning.stages': 2,
+    'active_learning.console': 'log',
+    'train_dataloader.batch_size': 16,
+    'score_dataloader.batch_size': 16,
+    'train_cfg.max_epochs': 2,
+    'param_scheduler.0.total_steps': 2,
+    'data_preprocessor.augmentation.crop_size': 16,
+    'data_preprocessor.augmentation.padding': 2,
+    'model.backbone.base_channels': 8,
+    'model.head.in_channels': 64,
+    'model.head.num_classes': 4,
+}
+"""Overrides of a small classification config for a trial of seconds."""
+
+
+def make_classifier_config(data: Path, work_dir: Path, method: str = 'tjls', **options):
+    """A classification trial that runs in seconds."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(ROOT / 'configs' / f'small_cifar10jpeg_{method}.py')
+    places = {'work_dir': str(work_dir), 'data_source.data_root': str(data)}
+    cfg.merge_from_dict({**places, **TINY_CLASSIFIER, **options})
+    return cfg

@@ -22,8 +22,8 @@ from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
 
 SETTINGS = {
     'annotator': 'where labels of selected images come from',
-    'initial': 'labelled images of stage 0: count, fraction, list file or '
-    'dict(prefix=start of their ids)',
+    'initial': 'labelled images of stage 0: count, fraction, list file, or the start '
+    "of their ids such as 'real/'",
     'budget': 'images to select per stage: count, fraction or a list of them',
     'stages': 'number of stages',
     'query': 'query strategy',
@@ -128,7 +128,7 @@ class TrialPlan:
             )
 
     def _initial(self, value) -> list[str]:
-        if isinstance(value, dict):
+        if isinstance(value, str) and value.endswith('/'):
             return self._initial_below(value)
         if isinstance(value, str):
             listed = read_image_ids(value)
@@ -149,17 +149,13 @@ class TrialPlan:
             select_random(self.image_ids, count, derive_seed(self.seed, 'initial'))
         )
 
-    def _initial_below(self, value: dict) -> list[str]:
-        if set(value) != {'prefix'}:
-            raise InputError(
-                "active_learning.initial=dict(prefix='real/') means all images whose "
-                f'ids begin so; found {dict(value)}.'
-            )
-        found = [i for i in self.image_ids if i.startswith(value['prefix'])]
+    def _initial_below(self, prefix: str) -> list[str]:
+        found = [i for i in self.image_ids if i.startswith(prefix)]
         if not found:
             raise InputError(
-                f'active_learning.initial: no image_id begins with '
-                f'{value["prefix"]!r}; ids look like {self.image_ids[0]!r}.'
+                f'active_learning.initial: no image_id begins with {prefix!r}; they '
+                f'look like {self.image_ids[0]!r}. (Without the slash at its end it '
+                'would be a list file.)'
             )
         return found
 

@@ -23,7 +23,6 @@ class BatchCropFlip:
         padding: Pixels added to every side.
         flip_prob: Probability of a horizontal flip.
         pad_val: Value of the added pixels, in [0, 255].
-        padding_mode: 'constant', 'reflect', or 'edge'.
     """
 
     def __init__(
@@ -32,20 +31,13 @@ class BatchCropFlip:
         padding: int = 0,
         flip_prob: float = 0.5,
         pad_val: float = 0,
-        padding_mode: str = 'constant',
     ) -> None:
-        modes = {'constant': 'constant', 'reflect': 'reflect', 'edge': 'replicate'}
-        if padding_mode not in modes:
-            raise ValueError(
-                f'padding_mode must be one of {tuple(modes)}, got {padding_mode!r}'
-            )
         self.crop_size = (
             (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
         )
         self.padding = padding
         self.flip_prob = flip_prob
         self.pad_val = pad_val
-        self.padding_mode = modes[padding_mode]
 
     def draw(
         self, seeds: Sequence[int], size: Sequence[int]
@@ -86,7 +78,7 @@ class BatchCropFlip:
             (B, C, *crop_size) on the same device and of the same type.
         """
         if self.padding:
-            images = F.pad(images, [self.padding] * 4, self.padding_mode, self.pad_val)
+            images = F.pad(images, [self.padding] * 4, value=self.pad_val)
         top, left, flip = self.draw(seeds, images.shape[-2:])
         height, width = self.crop_size
         columns = torch.arange(width).expand(len(images), width)
