@@ -36,8 +36,9 @@ setup(
         'filelock',  # one process per work_dir
         'matplotlib',  # curve.png
         'numpy',
-        'scikit-learn',  # the discriminator's AUC
+        'scikit-learn',  # the discriminator's AUC, t-SNE
         'scipy',
+        'threadpoolctl',  # the same t-SNE with any number of threads
         'rich',  # tables and progress bars
         'Pillow',  # image checks and the gallery
     ],
