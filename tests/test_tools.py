@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, load_tool
+from conftest import ROOT
 from PIL import Image
 
+from tjls_mm.active.comparison import mean_rows, read_trials
 from tjls_mm.active.report import draw_curves, draw_gallery
 from tjls_mm.errors import InputError
 from tjls_mm.files import atomic_path, write_text
@@ -34,22 +35,21 @@ def summary(folder, name, seed, values, start=10):
 
 
 def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):
-    tool = load_tool('al_compare')
     folders = [
         summary(tmp_path / 'a0', 'tjls_seed0', 0, [0.1, 0.3]),
         summary(tmp_path / 'a1', 'tjls_seed1', 1, [0.3, 0.5]),
         summary(tmp_path / 'b0', 'random', 0, [0.2, 0.2]),
     ]
-    means = tool.mean_rows(tool.read_trials(folders))
+    means = mean_rows(read_trials(folders))
     assert list(means) == ['tjls', 'random']
     first = means['tjls'][0]
     assert first['pascal_voc/mAP'] == pytest.approx(0.2)
     assert first['std'] == pytest.approx(0.2**0.5 / 10**0.5) and first['seeds'] == 2
     assert means['random'][1]['std'] == 0
     with pytest.raises(InputError, match=r'summary\.json does not exist'):
-        tool.read_trials([str(tmp_path)])
+        read_trials([str(tmp_path)])
     with pytest.raises(InputError, match='twice'):
-        tool.read_trials([folders[0], folders[0]])
+        read_trials([folders[0], folders[0]])
 
 
 def test_comparison_from_the_command_line(tmp_path):
@@ -86,7 +86,8 @@ def test_gallery_shows_the_first_picks(tmp_path):
         path = tmp_path / f'{i}.png'
         Image.new('RGB' if i else 'L', (40 + i, 30)).save(path)
         files[f'id{i}'] = str(path)
-    draw_gallery(tmp_path / 'gallery.png', files)
+    ids = list(files)
+    draw_gallery(tmp_path / 'gallery.png', ids, lambda i: Image.open(files[i]))
     assert Image.open(tmp_path / 'gallery.png').size == (6 * 150, 4 * 164)
 
 

@@ -3,10 +3,13 @@
 Every figure is a ratio of two sides timed in turn in one process, so that a slow
 machine or a busy neighbour slows both. Nothing is loaded from disk but the config.
 
-    python tools/benchmark.py train    # an update against plain mmdet SSD
+    python tools/benchmark.py train    # an update against plain mmdet or mmpretrain
     python tools/benchmark.py score    # scoring against a plain forward pass
-    python tools/benchmark.py memory   # peak of an update against plain mmdet SSD
+    python tools/benchmark.py memory   # peak of an update against the plain learner
     python tools/benchmark.py stage    # what a stage costs beside the GPU's work
+    python tools/benchmark.py data     # decoded data against mmpretrain's pipeline
+
+--size names the learner, e.g. ssd300 or resnet18.
 """
 
 import argparse
@@ -30,8 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tjls_mm import compat  # noqa: F401
-from tjls_mm.models import fill_context_banks
-from tjls_mm.registry import MODELS
+from tjls_mm.models import fill_context_banks, find_joint_learner
+from tjls_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
@@ -41,6 +44,14 @@ METHODS = {
     'channels': dict(
         bottleneck=dict(type='tjls_mm.BatchTransformer', tokens='channels')
     ),
+    'gcn': dict(bottleneck=dict(type='tjls_mm.BatchGCN')),
+}
+DETECTORS = {'ssd300': 'ssd300_voc', 'small': 'ssd_r18_160'}
+CLASSIFIERS = {
+    'vgg16': 'vgg16_cifar',
+    'resnet18': 'resnet18_cifar',
+    'wrn28': 'wrn28_cifar',
+    'small-resnet18': 'resnet18_small',
 }
 
 
@@ -50,17 +61,26 @@ def device() -> str:
 
 
 def build(method: str, batch_size: int, size: str = 'ssd300') -> torch.nn.Module:
-    """Plain mmdet SSD, or ours with a bottleneck, random weights."""
-    name = {'ssd300': 'ssd300_voc', 'small': 'ssd_r18_160'}[size]
+    """The learner of mmdet or mmpretrain, or ours with a bottleneck, random weights."""
+    name = {**DETECTORS, **CLASSIFIERS}[size]
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / f'{name}.py').model
     if size == 'ssd300':
         cfg.backbone.init_cfg = None
-    head = cfg.bbox_head
+    is_classifier = size in CLASSIFIERS
+    head = cfg.head if is_classifier else cfg.bbox_head
+    if is_classifier:
+        kind = 'ClsDataPreprocessor'
+        kind = kind if method == 'plain' else f'tjls_mm.Joint{kind}'
+        cfg.data_preprocessor = dict(type=kind, mean=[125.0] * 3, std=[51.0] * 3)
     if method == 'plain':
-        head.type = 'SSDHead'
+        head.type = 'LinearClsHead' if is_classifier else 'SSDHead'
     else:
-        head.update(METHODS[method], type='tjls_mm.JointSSDHead')
-        head.discriminator = dict(type='tjls_mm.DiscriminatorHead')
+        head.update(METHODS[method])
+        head.type = f'tjls_mm.Joint{"Cls" if is_classifier else "SSD"}Head'
+        hidden = (512,) if is_classifier else ()
+        head.discriminator = dict(
+            type='tjls_mm.DiscriminatorHead', hidden_features=hidden
+        )
         if method == 'channels':
             head.bottleneck = dict(head.bottleneck, batch_size=batch_size)
     torch.manual_seed(0)
@@ -76,7 +96,9 @@ def input_size(model) -> int:
 
 
 def make_batch(model, batch_size: int, joint: bool) -> dict:
-    """Random images; every image has two boxes, or the first half has if joint."""
+    """Random images; all of them have labels, or the first half has if joint."""
+    if not hasattr(model, 'bbox_head'):
+        return make_classifier_batch(batch_size, joint)
     from mmdet.structures import DetDataSample
 
     side = input_size(model)
@@ -101,6 +123,19 @@ def make_batch(model, batch_size: int, joint: bool) -> dict:
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
         samples.append(sample)
     images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def make_classifier_batch(batch_size: int, joint: bool) -> dict:
+    """Random images of 32 x 32 pixels; the first half has labels if joint."""
+    from mmpretrain.structures import DataSample
+
+    samples = []
+    for i in range(batch_size):
+        is_labelled = not joint or i < batch_size // 2
+        sample = DataSample(metainfo=dict(img_id=str(i), is_labelled=is_labelled))
+        samples.append(sample.set_gt_label(i % 10) if is_labelled else sample)
+    images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=samples)
 
 
@@ -169,10 +204,16 @@ def updates(methods, batch_size: int, size: str, amp: bool) -> dict:
 
 def bench_train(args) -> None:
     """One update of each method on as many images."""
-    methods = args.methods or list(METHODS)
+    methods = _methods(args)
     sides = updates(['plain', *[m for m in methods if m != 'plain']], *_common(args))
     title = f'Update, {args.size}, batch {args.batch_size}, {device()}'
     print_ratios(title, in_turn(sides, args.rounds), 'plain', args.batch_size)
+
+
+def _methods(args) -> list[str]:
+    """Those asked for, or all; the graph bottleneck belongs to classification."""
+    skip = () if args.size in CLASSIFIERS else ('gcn',)
+    return args.methods or [method for method in METHODS if method not in skip]
 
 
 def _common(args) -> tuple:
@@ -181,9 +222,9 @@ def _common(args) -> tuple:
 
 @torch.no_grad()
 def bench_score(args) -> None:
-    """Scoring against backbone, neck and both convolutions of plain SSD's head."""
+    """Scoring against the plain learner's forward pass, both branches of SSD's head."""
     sides = {}
-    for method in args.methods or list(METHODS):
+    for method in _methods(args):
         model = build(method, args.batch_size, args.size)
         batch = make_batch(model, args.batch_size, joint=False)
         if method == 'plain':
@@ -199,7 +240,7 @@ def bench_score(args) -> None:
             def call(model=model, batch=batch):
                 data = model.data_preprocessor(batch, False)
                 feats = model.extract_feat(data['inputs'])
-                model.bbox_head.pool_outputs(feats, ['logit'])
+                find_joint_learner(model).pool_outputs(feats, ['logit'])
 
         sides[method] = call
     title = f'Scoring, {args.size}, batch {args.batch_size}, {device()}'
@@ -208,7 +249,7 @@ def bench_score(args) -> None:
 
 def bench_memory(args) -> None:
     """Peak memory of updates; on a CPU each method in a process of its own."""
-    methods = args.methods or list(METHODS)
+    methods = _methods(args)
     peaks = {}
     for method in methods:
         command = [sys.executable, '-W', 'ignore', __file__, 'peak']
@@ -303,6 +344,106 @@ def bench_stage(args) -> None:
     Console(width=100).print(table)
 
 
+def bench_data(args) -> None:
+    """Training from decoded data, augmented in batches, against mmpretrain's pipeline.
+
+    Both sides train the plain learner on drawn 32 x 32 images that lie in memory, as
+    CIFAR's do; a call is ``--updates`` updates, loading included.
+    """
+    from mmengine.dataset import pseudo_collate
+    from mmpretrain.datasets import CIFAR10
+    from torch.utils.data import DataLoader
+
+    n_images = args.updates * args.batch_size
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (n_images, 32, 32, 3), dtype=np.uint8
+    )
+
+    class DrawnImages(CIFAR10):
+        """CIFAR10 without its files."""
+
+        def load_data_list(self) -> list[dict]:
+            return [
+                {'img': image, 'gt_label': i % 10} for i, image in enumerate(pixels)
+            ]
+
+    normalise = dict(mean=[125.0] * 3, std=[51.0] * 3)
+    theirs = DrawnImages(
+        data_root='.',
+        pipeline=[
+            dict(type='RandomCrop', crop_size=32, padding=4),
+            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+            dict(type='PackInputs'),
+        ],
+    )
+    sides = {}
+    with tempfile.TemporaryDirectory() as folder:
+        ours = _decoded_data(Path(folder), pixels)
+        options = dict(collate_fn=pseudo_collate, num_workers=args.workers)
+        rows = torch.randperm(n_images).tolist()
+        batches = [rows[i :: args.updates] for i in range(args.updates)]
+        seeded = [[(row, row) for row in batch] for batch in batches]
+        workers = dict(persistent_workers=True) if args.workers else {}
+        loaders = {
+            'mmpretrain': (
+                DataLoader(theirs, batch_sampler=batches, **options, **workers),
+                dict(type='ClsDataPreprocessor', **normalise),
+            ),
+            'decoded once': (
+                DataLoader(ours, batch_sampler=seeded, collate_fn=pseudo_collate),
+                dict(
+                    type='tjls_mm.JointClsDataPreprocessor',
+                    augmentation=dict(
+                        type='tjls_mm.BatchCropFlip', crop_size=32, padding=4
+                    ),
+                    **normalise,
+                ),
+            ),
+        }
+        for name, (loader, preprocessor) in loaders.items():
+            (update,) = updates(['plain'], *_common(args)).values()
+            model = update.__defaults__[0]
+            model.data_preprocessor = MODELS.build(preprocessor).to(device())
+
+            def call(loader=loader, update=update):
+                for batch in loader:
+                    update(batch=batch)
+
+            sides[name] = call
+        title = f'Training with its data, {args.size}, batch {args.batch_size}'
+        seconds = in_turn(sides, args.rounds)
+    print_ratios(f'{title}, {device()}', seconds, 'mmpretrain', n_images)
+
+
+def _decoded_data(folder: Path, pixels: np.ndarray):
+    """A JointDataset of decoded images, all labelled."""
+    import cv2
+
+    from tjls_mm.image_ids import write_image_ids
+
+    classes = [str(i) for i in range(10)]
+    for name in classes:
+        (folder / 'train' / name).mkdir(parents=True)
+    ids = [f'train/{i % 10}/{i:06d}.png' for i in range(len(pixels))]
+    for image_id, image in zip(ids, pixels, strict=True):
+        cv2.imwrite(str(folder / image_id), image)
+    write_image_ids(folder / 'list.txt', ids)
+    source = dict(
+        type='tjls_mm.ImageFolders',
+        data_root=str(folder),
+        pool_dirs=['train'],
+        test_dirs=['train'],
+        classes=classes,
+    )
+    labelled = dict(
+        type='tjls_mm.ClsImageSet',
+        ann_file=str(folder / 'list.txt'),
+        source=source,
+        decode_once=True,
+    )
+    return DATASETS.build(dict(type='tjls_mm.JointDataset', labelled=labelled))
+
+
 def main() -> None:
     """Run one benchmark."""
     benchmarks = {
@@ -311,6 +452,7 @@ def main() -> None:
         'memory': bench_memory,
         'peak': bench_peak,
         'stage': bench_stage,
+        'data': bench_data,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -318,11 +460,15 @@ def main() -> None:
     parser.add_argument('benchmark', choices=benchmarks)
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--size', choices=['ssd300', 'small'], default='ssd300')
+    parser.add_argument('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')
+    parser.add_argument('--updates', type=int, default=10, help='of a call of data')
+    parser.add_argument(
+        '--workers', type=int, default=0, help="of mmpretrain's loader in data"
+    )
     parser.add_argument('--methods', nargs='+', choices=list(METHODS))
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     args = parser.parse_args()
-    init_default_scope('mmdet')
+    init_default_scope('mmpretrain' if args.size in CLASSIFIERS else 'mmdet')
     logging.disable(logging.INFO)  # MMEngine logs every initialised weight
     benchmarks[args.benchmark](args)
 

@@ -153,11 +153,12 @@ def write_variants(
         seeds: That a variant is to be run with.
     """
     header, *rows = variant_table(means, len(seeds))
+    over = 'seeds' if len(seeds) > 1 else 'seed'
     lines = [
         f'# {title}',
         '',
         f'{_metric_names(means)} by labelled images: mean ± sample deviation over '
-        f'seeds {", ".join(map(str, seeds))}.',
+        f'{over} {", ".join(map(str, seeds))}.',
         '',
         _markdown(header),
         _markdown([':--', *['--:'] * (len(header) - 1)]),

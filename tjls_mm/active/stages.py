@@ -369,6 +369,8 @@ class Trial:
     def report(self) -> None:
         """Print the table of the trial and where its picture is."""
         if is_main_process():
+            # A kill may have come between the last stage's end and its report.
+            self._write_report()
             print_table(self.work_dir.name, self._rows())
             self._say(f'Learning curve: {self.work_dir / "curve.png"}')
 
