@@ -105,6 +105,13 @@ def tiny_config(demo_data, tmp_path):
     return make
 
 
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+DETECTION_CONFIGS = [
+    name
+    for name in CONFIGS
+    if name.startswith(('ssd', 'demo')) or name == 'example_own_data'
+]
+CLASSIFICATION_CONFIGS = [name for name in CONFIGS if name not in DETECTION_CONFIGS]
 CLASSES = ('bars', 'checks', 'discs', 'plain')
 
 
