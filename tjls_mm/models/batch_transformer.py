@@ -54,22 +54,61 @@ class _ImageBlock(nn.Module):
             The tokens of x after both residual sub-blocks, (N, T, D).
         """
         normed = self.norm1(x)
-        keys, values = self.key(normed), self.value(normed)
-        if context is not None:
+        queries, keys, values = (
+            self._split(project(normed))
+            for project in (self.query, self.key, self.value)
+        )  # (N, h, T, d)
+        if context is None:
+            attended = F.scaled_dot_product_attention(queries, keys, values)
+        else:
             context = self.norm1(context)
-            # A shared context is projected once, then only repeated by view.
-            keys, values = (
-                torch.cat([own, other.expand(len(x), -1, -1)], dim=1)
-                for own, other in (
-                    (keys, self.key(context)),
-                    (values, self.value(context)),
-                )
+            keys_there, values_there = (
+                self._split(project(context)) for project in (self.key, self.value)
             )
-        attended = F.scaled_dot_product_attention(
-            self._split(self.query(normed)), self._split(keys), self._split(values)
-        )
+            if len(context) == 1 and x.shape[1] == 1:
+                attended = _attend_to_itself_and(
+                    queries, keys, values, keys_there, values_there
+                )
+            else:
+                attended = F.scaled_dot_product_attention(
+                    queries,
+                    _append(keys, keys_there),
+                    _append(values, values_there),
+                )
         x = x + self.out(attended.transpose(-3, -2).flatten(-2))
         return x + self.ffn2(self.activation(self.ffn1(self.norm2(x))))
+
+
+def _append(tokens: Tensor, context: Tensor) -> Tensor:
+    """(N, h, T, d) and a context of 1 or N sequences to (N, h, T + M, d)."""
+    return torch.cat([tokens, context.expand(len(tokens), -1, -1, -1)], dim=2)
+
+
+def _attend_to_itself_and(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    keys_there: Tensor,
+    values_there: Tensor,
+) -> Tensor:
+    """Attention of single tokens to themselves and to a context that all share.
+
+    One product with the context in place of N copies of it.
+
+    Args:
+        queries, keys, values: Of the tokens, (N, h, 1, d).
+        keys_there, values_there: Of the context, (1, h, M, d).
+
+    Returns:
+        (N, h, 1, d).
+    """
+    q, k, v = (part[:, :, 0].transpose(0, 1) for part in (queries, keys, values))
+    to_itself = (q * k).sum(-1, keepdim=True)  # (h, N, 1)
+    to_context = q @ keys_there[0].transpose(-1, -2)  # (h, N, M)
+    scores = torch.cat([to_itself, to_context], -1) * q.shape[-1] ** -0.5
+    weights = scores.softmax(-1)
+    mixed = weights[..., :1] * v + weights[..., 1:] @ values_there[0]
+    return mixed.transpose(0, 1)[:, :, None]
 
 
 class _ChannelBlock(nn.Module):
