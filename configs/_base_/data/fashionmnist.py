@@ -1,38 +1,13 @@
+_base_ = 'decoded.py'
+
 data_source = dict(
     type='tjls_mm.BinaryImages',
     dataset='FashionMNIST',
     data_root='data/fashion_mnist',  # or download=True
     channels=1,
 )
-# Images are decoded once and augmented in batches, where the model trains.
 data_preprocessor = dict(
-    type='tjls_mm.JointClsDataPreprocessor',
     mean=[72.940],
     std=[90.021],
-    to_rgb=False,  # decoded images are RGB, or grey
-    augmentation=dict(type='tjls_mm.BatchCropFlip', crop_size=28, padding=4),
+    augmentation=dict(crop_size=28),
 )
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=0,
-    dataset=dict(
-        type='tjls_mm.JointDataset',
-        labelled=dict(decode_once=True),
-        pool=dict(decode_once=True),
-    ),
-)
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=0,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(decode_once=True),
-)
-test_dataloader = val_dataloader
-score_dataloader = dict(
-    batch_size=128,
-    num_workers=0,
-    dataset=dict(decode_once=True),
-)
-val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator

@@ -1,0 +1,31 @@
+# Small images: decoded once and augmented in batches, where the model trains. A child
+# names its data_source, mean, std and crop_size.
+data_preprocessor = dict(
+    type='tjls_mm.JointClsDataPreprocessor',
+    to_rgb=False,  # decoded images are RGB, or grey
+    augmentation=dict(type='tjls_mm.BatchCropFlip', padding=4),
+)
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    dataset=dict(
+        type='tjls_mm.JointDataset',
+        labelled=dict(decode_once=True),
+        pool=dict(decode_once=True),
+    ),
+)
+val_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(decode_once=True),
+)
+test_dataloader = val_dataloader
+score_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    dataset=dict(decode_once=True),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator
