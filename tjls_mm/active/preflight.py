@@ -1,10 +1,12 @@
 """Checks of config, data and weights before hours of training."""
 
+import copy
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import DefaultScope
 
 from tjls_mm.active.plan import image_count, plan_budgets
 from tjls_mm.active.stage_config import (
@@ -18,7 +20,7 @@ from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.query import select_random
 from tjls_mm.randomness import derive_seed
-from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
+from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, MODELS, QUERIES, build_own
 
 SETTINGS = {
     'annotator': 'where labels of selected images come from',
@@ -170,12 +172,12 @@ class TrialPlan:
                     f'set model=dict({_head(cfg)}=dict(num_classes={expected})), or '
                     'data_source.classes.'
                 )
-        channels = (cfg.model.get('backbone') or {}).get('in_channels', 3)
+        channels = _backbone_channels(cfg, self.source.channels)
         if channels != self.source.channels:
             raise InputError(
-                f'The backbone takes images of {channels} channels (model.backbone.'
-                f'in_channels), the data set has {self.source.channels}: set '
-                f'data_source.channels={channels}, or model=dict(backbone=dict('
+                f'The backbone takes images of {channels} channels, the data set has '
+                f'{self.source.channels}: set data_source.channels={channels}, or, '
+                'where the backbone has such an argument, model=dict(backbone=dict('
                 f'in_channels={self.source.channels})).'
             )
 
@@ -222,6 +224,19 @@ def check_pretrained(cfg: Config) -> None:
                     'random weights SSD300 needs inputs of unit scale too: '
                     'model.data_preprocessor.std=[58.395,57.12,57.375].)'
                 ) from None
+
+
+def _backbone_channels(cfg: Config, usual: int) -> int:
+    """Channels of the images that the backbone takes."""
+    backbone = cfg.model.get('backbone') or {}
+    if 'in_channels' in backbone:
+        return backbone.in_channels
+    if usual == 3:
+        return 3  # what backbones take that have no such argument, nearly all of them
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        layers = MODELS.build(copy.deepcopy(backbone)).modules()
+    stem = next((m for m in layers if isinstance(m, torch.nn.Conv2d)), None)
+    return usual if stem is None else stem.in_channels
 
 
 def _head(cfg: Config) -> str:
