@@ -54,6 +54,10 @@ def test_augments_in_training_only():
     preprocessor = JointClsDataPreprocessor(**NORMALISE, augmentation=augmentation)
     assert preprocessor(batch([True] * 3), True)['inputs'].shape == (3, 3, 8, 8)
     assert preprocessor(batch([True] * 3), False)['inputs'].shape == (3, 3, 12, 12)
+    data = batch([True] * 3)
+    data.pop('seeds')
+    with pytest.raises(ValueError, match='decode_once=True'):
+        preprocessor(data, True)
 
 
 def test_channels_last_changes_the_layout_only():

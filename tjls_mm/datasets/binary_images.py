@@ -98,6 +98,8 @@ class BinaryImages(ClsImageSource):
         """Nothing: loading has read every image."""
 
 
+# A data set is built several times per stage; hashing its files takes a second.
+@functools.cache
 def _check_files(cls, data_root: str) -> None:
     """Refuse missing and changed files, and say which.
 

@@ -53,12 +53,20 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
             device.
 
         Raises:
-            ValueError: If ``batch_augments`` meet an image without a label.
+            ValueError: If ``batch_augments`` meet an image without a label, or an
+                augmentation images without seeds.
         """
         inputs = data['inputs']
         if not isinstance(inputs, Tensor) and len({x.shape for x in inputs}) == 1:
             inputs = torch.stack(list(inputs))
         if training and self.augmentation is not None:
+            if 'seeds' not in data or not isinstance(inputs, Tensor):
+                raise ValueError(
+                    'data_preprocessor.augmentation works on images of one size with a '
+                    'seed each, as tjls_mm.JointDataset gives them with '
+                    'decode_once=True. Set that, or augment in the pipeline and set '
+                    'data_preprocessor.augmentation=None.'
+                )
             inputs = self.augmentation(self.cast_data(inputs), data['seeds'])
         samples = data.get('data_samples')
         known = [s for s in samples or () if 'gt_label' in s]
