@@ -31,7 +31,7 @@ SIZES = {
 def _binary_files(monkeypatch):
     """The binary sets in their true sizes, each image the same."""
 
-    def load(dataset, data_root, split, download):
+    def load(dataset, data_root, split):
         train, test, side, channels = SIZES[dataset.split('.')[1]]
         count = train if split == 'train' else test
         shape = (side, side, 3) if channels == 3 else (side, side)

@@ -33,6 +33,12 @@ def image_path(root: str, template: str, image_id: str) -> str:
     return osp.join(root, below)
 
 
+def split_lines(text: str) -> list[str]:
+    """Lines of a text file; ``str.splitlines`` also splits inside some names."""
+    lines = text.replace('\r\n', '\n').split('\n')
+    return lines[:-1] if lines[-1] == '' else lines
+
+
 def read_image_ids(path: str | Path) -> list[str]:
     """The image_ids of a list file, in its order.
 
@@ -47,7 +53,7 @@ def read_image_ids(path: str | Path) -> list[str]:
             an id twice.
     """
     try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
+        lines = split_lines(Path(path).read_text(encoding='utf-8-sig'))
     except FileNotFoundError:
         raise InputError(f'List file {path} does not exist.') from None
     except UnicodeDecodeError:

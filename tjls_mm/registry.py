@@ -67,14 +67,15 @@ def build_own(registry: Registry, cfg: dict):
         cfg: Config with ``type``, with or without the scope.
 
     Raises:
-        KeyError: If the type is not registered.
-        InputError: If an argument is missing or unknown.
+        InputError: If the type is not registered, or an argument is missing or
+            unknown.
     """
     arguments = dict(cfg)
-    name = arguments.pop('type')
-    cls = registry.get(name)
+    name = arguments.pop('type', None)
+    cls = name and registry.get(name)
     if cls is None:
-        raise KeyError(f'{name!r} is not in the registry of {registry.name}')
+        known = ', '.join(sorted(registry.module_dict))
+        raise InputError(f'{registry.name} {name!r} is unknown. Known: {known}.')
     try:
         return cls(**arguments)
     except TypeError as error:

@@ -398,7 +398,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=int, help="in place of the file's")
     parser.add_argument(
-        '--jobs', type=int, default=1, help='trials to run at once, default 1'
+        '--jobs',
+        type=int,
+        default=1,
+        help='trials to run at once, default 1; all see the same GPUs',
     )
     parser.add_argument(
         '--only',

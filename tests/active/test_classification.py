@@ -18,12 +18,17 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from tjls_mm.active.stages import run_stages
 from tjls_mm.datasets import ImageFolders
 from tjls_mm.engine import StageTrainLoop
+from tjls_mm.engine.pool_scoring_hook import gather_outputs
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
+from tjls_mm.query.pool_outputs import read_scores
+from tjls_mm.randomness import generator
+from tjls_mm.registry import DATASETS, MODELS
 
 SCOPE = 'mmpretrain'
 METHODS = ('tjls', 'jls', 'gcn', 'random')
@@ -263,6 +268,21 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
         ({'active_learning.initial': 'real/'}, "begins with 'real/'"),
         ({'data_source.pool_dirs': ['test']}, 'nothing may be chosen by test images'),
         ({'data_source.classes': CLASSES[:3]}, "'plain' is no class"),
+        (
+            {'data_source.type': 'tjls_mm.Folders'},
+            "'tjls_mm.Folders' is unknown. Known",
+        ),
+        ({'data_preprocessor.mean': [1.0, 2.0]}, 'mean has 2 values for images of 3'),
+        (
+            {'data_preprocessor.type': 'ClsDataPreprocessor'},
+            'JointClsDataPreprocessor',
+        ),
+        (
+            {'train_dataloader.dataset.pool.scale': (8, 8)},
+            'dataset.pool has .*must be decoded alike',
+        ),
+        ({'train_dataloader.batch_size': 96}, 'context bank needs 95 images'),
+        ({'param_scheduler.0.total_steps': 1}, 'OneCycleLR ends after 2 of 4'),
     ],
 )
 def test_bad_settings_get_one_clear_error(options, message, class_folders, tmp_path):
@@ -273,6 +293,62 @@ def test_bad_settings_get_one_clear_error(options, message, class_folders, tmp_p
     with pytest.raises(InputError, match=message):
         run_stages(cfg)
     assert not (tmp_path / 'work').exists(), 'nothing is written'
+
+
+def test_another_preprocessor_on_an_old_work_dir_is_refused(reference, class_folders):
+    options = {'data_preprocessor.augmentation.padding': 3}
+    cfg = make_classifier_config(class_folders, reference / 'jls', 'jls', **options)
+    with pytest.raises(InputError, match='augmentation.padding'):
+        run_stages(cfg)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'active_learning.joint.update': 'alternate'},
+        {'active_learning.joint.composition': 'pure'},
+        {'optim_wrapper.accumulative_counts': 2},
+    ],
+)
+def test_a_cycle_lasts_as_long_as_training(options, class_folders, tmp_path):
+    # 19 labelled images make half an update too many.
+    cfg = make_classifier_config(
+        class_folders,
+        tmp_path / 'work',
+        'jls',
+        **{
+            'active_learning.initial': 19,
+            'active_learning.stages': 1,
+            'train_cfg.max_epochs': 1,
+            'param_scheduler.0.total_steps': 1,
+            **options,
+        },
+    )
+    run_stages(cfg)
+    assert (tmp_path / 'work' / 'summary.json').exists()
+
+
+def test_the_auc_is_that_of_the_drawn_labelled_images(class_folders, tmp_path):
+    cfg = make_classifier_config(class_folders, tmp_path / 'work', 'jls')
+    cfg.active_learning.stages = 1
+    cfg.custom_hooks[-1].auc_images = 5
+    run_stages(cfg)
+    folder = tmp_path / 'work' / 'stage_00'
+    stage = Config.fromfile(folder / 'config.py')
+    model = MODELS.build({**stage.model, 'data_preprocessor': stage.data_preprocessor})
+    model.load_state_dict(weights(tmp_path / 'work', 0))
+    source = {
+        **stage.score_dataloader.dataset,
+        'ann_file': str(folder / 'labelled.txt'),
+    }
+    ids, outputs = gather_outputs(model, DATASETS.build(source), ['logit'], 16)
+    rng = generator(cfg.randomness.seed, 0, 'auc')
+    drawn = outputs['logit'][sorted(rng.choice(16, 5, replace=False))]
+    pool = np.array(list(read_scores(folder / 'pool_scores.csv').values()))
+    truth = np.repeat([1, 0], [5, len(pool)])
+    expected = roc_auc_score(truth, np.concatenate([drawn, pool]))
+    record = json.loads((folder / 'metrics.json').read_text())
+    assert record['discriminator']['auc'] == pytest.approx(expected, abs=0.01)
 
 
 def test_unreadable_image_is_named_before_training(class_folders, tmp_path):

@@ -1,6 +1,5 @@
 """Image sources of classification: ids, labels, decoded data, clear errors."""
 
-import gzip
 import hashlib
 import pickle
 import struct
@@ -74,7 +73,11 @@ def copied(class_folders, tmp_path) -> Path:
         ('test/horses', {}, "no training image can be of class 'horses'"),
         (None, dict(pool_dirs=['trian']), r"names 'trian'. Found folders: test, train"),
         (None, dict(pool_dirs=['../x']), 'leads out of the data root'),
-        (None, dict(pool_dirs=['train', 'train']), 'overlap'),
+        (None, dict(pool_dirs=['train', './train']), 'overlap'),
+        (None, dict(pool_dirs='train'), r"pool_dirs must be a list, e.g. \['train'\]"),
+        (None, dict(test_dirs=[]), 'test_dirs must name at least one'),
+        (None, dict(classes=['bars', 'bars']), 'classes must name .* each once'),
+        ('train/empty', {}, "no image of class 'empty'.*data_source.extensions"),
         (None, dict(channels=4), 'channels must be 1 or 3'),
         (None, dict(data_root='/nowhere'), '/nowhere does not exist'),
     ],
@@ -101,6 +104,25 @@ def test_image_outside_a_class_folder_is_refused(class_folders, tmp_path):
     (root / 'train' / 'readme.txt').write_text('not an image')
     with pytest.raises(InputError, match=r'loose.png \(1 such files\)'):
         ImageFolders(str(root), ['train'], ['test']).list_images('pool')
+
+
+def test_hidden_folders_are_left_out(class_folders, tmp_path):
+    root = copied(class_folders, tmp_path)
+    hidden = root / 'train' / 'bars' / '.ipynb_checkpoints'
+    hidden.mkdir()
+    (root / 'train' / 'bars' / '0000.png').rename(hidden / '0000.png')
+    ids = ImageFolders(str(root), ['train'], ['test']).list_images('pool')
+    assert len(ids) == 79 and not any('ipynb' in i for i in ids)
+
+
+def test_image_that_opencv_cannot_decode_is_named(class_folders, tmp_path):
+    root = copied(class_folders, tmp_path)
+    path = root / 'train' / 'bars' / '0000.png'
+    Image.open(path).save(path, format='ICO')
+    for channels in (1, 3):
+        source = ImageFolders(str(root), ['train'], ['test'], channels=channels)
+        with pytest.raises(InputError, match='bars/0000.png cannot be decoded'):
+            source.load_image('train/bars/0000.png')
 
 
 def test_folder_without_classes_is_refused(class_folders):
@@ -146,6 +168,16 @@ def test_bad_annotation_lines_get_one_clear_error(
 ):
     with pytest.raises(InputError, match=message):
         annotation_files(class_folders, tmp_path, line).list_images('pool')
+
+
+def test_annotation_files_of_other_systems(class_folders, tmp_path):
+    lists = annotation_files(class_folders, tmp_path)
+    ids = lists.list_images('pool')
+    path = tmp_path / 'data' / 'pool.txt'
+    text = path.read_text().replace('\n', '\r\n')
+    path.write_bytes(b'\xef\xbb\xbf' + text.encode())
+    again = ImageLists(lists.data_root, ['pool.txt'], ['test.txt'], CLASSES)
+    assert again.list_images('pool') == ids
 
 
 def test_missing_annotation_file(class_folders):
@@ -302,16 +334,35 @@ def test_fashion_mnist_gives_each_split_its_own_images(tmp_path):
 
 
 def test_packed_and_damaged_mnist_files_are_named(tmp_path):
-    mnist_files(tmp_path)
-    path = tmp_path / 'train-labels-idx1-ubyte'
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-3])
+    name = 'train-labels-idx1-ubyte'
+    for folder in ('damaged', 'packed'):
+        mnist_files(tmp_path / folder)
+    damaged, packed = tmp_path / 'damaged' / name, tmp_path / 'packed' / name
+    damaged.write_bytes(damaged.read_bytes()[:-3])
     with pytest.raises(InputError, match='cannot be read from'):
-        BinaryImages('FashionMNIST', str(tmp_path)).list_images('pool')
-    path.unlink()
-    (tmp_path / f'{path.name}.gz').write_bytes(gzip.compress(whole))
+        BinaryImages('FashionMNIST', str(damaged.parent)).list_images('pool')
+    packed.rename(packed.with_name(f'{name}.gz'))
     with pytest.raises(InputError, match=r'does not exist.*unpack train-labels'):
-        BinaryImages('FashionMNIST', str(tmp_path))
+        BinaryImages('FashionMNIST', str(packed.parent))
+
+
+def test_failed_download_is_one_clear_error(tmp_path, monkeypatch):
+    from mmpretrain.datasets import mnist, utils
+
+    def fail(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr(utils, 'download_and_extract_archive', fail)
+    monkeypatch.setattr(mnist, 'download_and_extract_archive', fail)
+    for name in ('CIFAR100', 'FashionMNIST'):
+        with pytest.raises(InputError, match='cannot be fetched.*no network'):
+            BinaryImages(name, str(tmp_path), download=True)
+
+
+def test_download_leaves_files_that_are_there(tmp_path):
+    mnist_files(tmp_path)
+    source = BinaryImages('FashionMNIST', str(tmp_path), download=True)
+    assert len(source.list_images('pool')) == 9
 
 
 def test_data_set_that_is_not_binary_is_refused(tmp_path):
@@ -347,11 +398,26 @@ def test_decoded_images_are_those_of_mmpretrains_pipeline(folders, tmp_path):
         assert one['data_samples'].image_id.startswith('train/')
 
 
+@pytest.mark.parametrize('options', [dict(decode_once=True), dict(pipeline=PIPELINE)])
+def test_a_subset_has_its_own_images(folders, tmp_path, options):
+    path = write_list(tmp_path, folders.list_images('pool'))
+    whole = ClsImageSet(path, folders.settings(), **options)
+    rows = [70, 3, 41]
+    by_index = ClsImageSet(path, folders.settings(), indices=rows, **options)
+    for subset in (whole.get_subset(rows), by_index):
+        assert len(subset) == 3
+        for row, sample in zip(rows, subset, strict=True):
+            expected = whole[row]
+            assert torch.equal(sample['inputs'], expected['inputs'])
+            label = expected['data_samples'].gt_label
+            assert torch.equal(sample['data_samples'].gt_label, label)
+
+
 def test_decoded_images_are_resized_once(folders, class_folders, tmp_path):
     path = write_list(tmp_path, folders.list_images('pool')[:3])
     dataset = ClsImageSet(path, folders.settings(), decode_once=True, scale=(10, 12))
     image = cv2.imread(str(class_folders / 'train/bars/0000.png'))
-    expected = cv2.resize(image, (10, 12), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(image, (10, 12), interpolation=cv2.INTER_AREA)
     assert np.array_equal(
         dataset[0]['inputs'].permute(1, 2, 0).numpy(), expected[..., ::-1]
     )
@@ -365,7 +431,7 @@ def test_decoded_images_of_two_sizes_are_refused(class_folders, tmp_path):
     ids = write_list(tmp_path, source.list_images('pool'))
     with pytest.raises(InputError, match=r'differ in size \(\(16, 16\) to \(18, 20\)'):
         ClsImageSet(ids, source.settings(), decode_once=True)
-    with pytest.raises(InputError, match='remove the pipeline'):
+    with pytest.raises(InputError, match='remove pipeline'):
         ClsImageSet(ids, source.settings(), decode_once=True, pipeline=PIPELINE)
 
 

@@ -27,6 +27,12 @@ def batch(known: list[bool], sizes=None) -> dict:
     return dict(inputs=images, data_samples=samples, seeds=list(range(len(known))))
 
 
+def test_images_of_two_sizes_are_refused_outside_training():
+    # mmpretrain would pad them to the largest of the batch.
+    with pytest.raises(ValueError, match=r'\(10, 10\) and \(12, 12\).*CenterCrop'):
+        JointClsDataPreprocessor(**NORMALISE)(batch([True] * 3, [12, 10, 12]), False)
+
+
 @pytest.mark.parametrize('sizes', [None, [12, 10, 12]])
 def test_equals_mmpretrains_where_all_images_have_labels(sizes):
     data = batch([True] * 3, sizes)

@@ -12,8 +12,11 @@ FILE = 'al_state.json'
 
 SECTIONS = (
     'model',
+    'data_preprocessor',
+    'sync_bn',
     'train_dataloader',
     'val_dataloader',
+    'val_cfg',
     'val_evaluator',
     'score_dataloader',
     'train_cfg',
@@ -36,9 +39,10 @@ MAY_DIFFER = frozenset(
         'prefetch_factor',
         'backend_args',
         'console',
+        'download',
     }
 )
-"""Keys, anywhere, that do not: places, workers, logging."""
+"""Keys, anywhere, that do not: places, fetching, workers, logging."""
 
 
 def flatten_config(cfg: dict) -> dict[str, object]:

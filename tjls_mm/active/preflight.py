@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from tjls_mm.active.plan import image_count, plan_budgets
 from tjls_mm.active.stage_config import (
     StageInputs,
+    bank_size,
     derive_stage_config,
     find_configs,
     has_discriminator,
@@ -113,7 +114,15 @@ class TrialPlan:
             Path(cfg.work_dir or 'work_dirs') / 'test.txt',
             world_size,
         )
-        derive_stage_config(cfg, self.source, dry)
+        derived = derive_stage_config(cfg, self.source, dry)
+        self.source.check_config(derived)
+        size = bank_size(derived)
+        if size > len(self.image_ids):
+            raise InputError(
+                f'The context bank needs {size} images (the batch less one), the data '
+                f'set has {len(self.image_ids)}: use a smaller '
+                'train_dataloader.batch_size.'
+            )
 
     def _check_splits(self) -> None:
         if not self.image_ids or not self.test_ids:
@@ -204,7 +213,10 @@ def check_pretrained(cfg: Config) -> None:
     """
     if cfg.get('load_from'):
         _check_safe(cfg, cfg.load_from, 'load_from')
-    for key, part in cfg.model.items():
+    whole = {'init_cfg': cfg.model.get('init_cfg')}
+    if cfg.model.get('pretrained'):  # of mmpretrain's classifiers
+        whole = {'init_cfg': {'checkpoint': cfg.model.pretrained}}
+    for key, part in {**cfg.model, 'pretrained': whole}.items():
         init = (part.get('init_cfg') if isinstance(part, dict) else None) or []
         for one in init if isinstance(init, (list, tuple)) else [init]:
             name = one.get('checkpoint')

@@ -314,8 +314,8 @@ def _fill_schedule(
             'train_cfg needs max_epochs (passes of the task over the labelled '
             'images) or max_iters, and not both.'
         )
+    round_to = batches.turns * batches.accumulative_counts
     if epochs is not None:
-        round_to = batches.turns * batches.accumulative_counts
         iterations = batches.iterations(epochs, stage.n_labelled)
         train.max_iters = max(1, math.ceil(iterations / round_to)) * round_to
     if train.get('val_interval') and epochs is not None:
@@ -328,6 +328,8 @@ def _fill_schedule(
     cfg.param_scheduler = [
         _scheduler_in_iterations(s, batches, stage.n_labelled) for s in schedulers
     ]
+    for scheduler in cfg.param_scheduler:
+        _fit_one_cycle(scheduler, train.max_iters, round_to)
     steps = train.max_iters // batches.turns
     cfg.active_learning.total_batch = batches.total
     cfg.active_learning.volume = dict(
@@ -358,6 +360,21 @@ def _scheduler_in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDi
     cfg.by_epoch = False
     cfg.pop('convert_to_iter_based', None)
     return cfg
+
+
+def _fit_one_cycle(scheduler: ConfigDict, max_iters: int, round_to: int) -> None:
+    """Let a cycle last as long as training, which is rounded up to whole updates."""
+    if 'OneCycle' not in scheduler.type:
+        return
+    rounding = max_iters - scheduler.total_steps
+    if 0 < rounding < round_to:
+        scheduler.total_steps = max_iters
+    elif rounding > 0:
+        raise InputError(
+            f'OneCycleLR ends after {scheduler.total_steps} of {max_iters} iterations: '
+            'set its total_steps to train_cfg.max_epochs (with by_epoch=True) or '
+            'max_iters.'
+        )
 
 
 def _fill_hooks(cfg: Config, stage: StageInputs, seed: int) -> None:

@@ -89,4 +89,4 @@ class BatchCropFlip:
         index = torch.arange(len(images), device=device)
         # Indices on both sides of the channels put these last.
         cropped = images[index[:, None, None], :, rows[:, :, None], columns[:, None]]
-        return cropped.permute(0, 3, 1, 2).contiguous()
+        return cropped.permute(0, 3, 1, 2)

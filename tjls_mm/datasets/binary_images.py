@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from mmengine.fileio import join_path
 
+from tjls_mm.active.main_process import on_main_process
 from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
 from tjls_mm.errors import InputError
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES
@@ -43,8 +44,9 @@ class BinaryImages(ClsImageSource):
                 f'data_source.dataset {dataset!r} is no data set of mmpretrain that '
                 'lies in binary files. Known: CIFAR10, CIFAR100, MNIST, FashionMNIST.'
             )
-        if not download:
-            _check_files(cls, data_root)
+        if download:
+            _fetch(cls, data_root)
+        _check_files(cls, data_root)
         self.classes = tuple(cls.METAINFO['classes'])
 
     def settings(self) -> dict:
@@ -58,7 +60,7 @@ class BinaryImages(ClsImageSource):
         }
 
     def _arrays(self, split: str) -> tuple[list[np.ndarray], np.ndarray]:
-        return _load(self.dataset, self.data_root, split, self.download)
+        return _load(self.dataset, self.data_root, split)
 
     def list_images(self, split: str) -> list[str]:
         """Sorted image_ids of a split (see ``ImageSource``)."""
@@ -98,6 +100,40 @@ class BinaryImages(ClsImageSource):
         """Nothing: loading has read every image."""
 
 
+@functools.cache
+def _fetch(cls, data_root: str) -> None:
+    """Download the files of a data set that are not there.
+
+    On process 0; the others wait, and get its error. mmpretrain would leave them
+    waiting.
+    """
+    on_main_process(_download, cls, data_root)
+
+
+def _download(cls, data_root: str) -> None:
+    from mmpretrain.datasets.utils import download_and_extract_archive
+
+    try:
+        _check_files(cls, data_root)
+        return
+    except InputError:
+        pass
+    try:
+        if hasattr(cls, 'base_folder'):
+            download_and_extract_archive(
+                cls.url, data_root, filename=cls.filename, md5=cls.tgz_md5
+            )
+        else:
+            cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
+    # Whatever the network, the archive or the disk say.
+    except Exception as error:
+        raise InputError(
+            f'The files of {cls.__name__} cannot be fetched into {data_root} '
+            f'({type(error).__name__}: {error}). Put them there yourself and set '
+            'data_source.download=False.'
+        ) from None
+
+
 # A data set is built several times per stage; hashing its files takes a second.
 @functools.cache
 def _check_files(cls, data_root: str) -> None:
@@ -129,7 +165,7 @@ def _check_files(cls, data_root: str) -> None:
 # Labelled, pool, test and score data sets of every stage share one copy.
 @functools.lru_cache(maxsize=8)
 def _load(
-    dataset: str, data_root: str, split: str, download: bool
+    dataset: str, data_root: str, split: str
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Images and labels of a split, parted at once."""
     try:
@@ -140,7 +176,7 @@ def _load(
                 split=split,
                 # mmpretrain's MNIST goes by test_mode and ignores split.
                 test_mode=split == 'test',
-                download=download,
+                download=False,
                 lazy_init=True,
             )
         ).load_data_list()

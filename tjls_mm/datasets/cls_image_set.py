@@ -27,8 +27,8 @@ class ClsImageSet(CustomDataset):
         decode_once: Keep decoded images in memory and hand them out packed, RGB (or
             grey), (C, H, W), uint8. ``pipeline`` stays empty then; images are
             augmented in batches by ``tjls_mm.JointClsDataPreprocessor``.
-        scale: (width, height) in pixels that decoded images are resized to, or None
-            where all are of one size.
+        scale: (width, height) in pixels that decoded images are resized to, whatever
+            their shape, or None where all are of one size.
         **kwargs: Of CustomDataset.
 
     Raises:
@@ -45,11 +45,11 @@ class ClsImageSet(CustomDataset):
         scale: Sequence[int] | None = None,
         **kwargs,
     ) -> None:
-        if decode_once and kwargs.get('pipeline'):
+        if decode_once and (kwargs.get('pipeline') or kwargs.get('serialize_data')):
             raise InputError(
-                'decode_once=True hands out decoded images as they are: remove the '
-                'pipeline of the data set (augment with '
-                'model.data_preprocessor.augmentation), or set decode_once=False.'
+                'decode_once=True hands out decoded images as they are: remove '
+                'pipeline and serialize_data of the data set (augment with '
+                'data_preprocessor.augmentation), or set decode_once=False.'
             )
         self.source = build_own(IMAGE_SOURCES, source)
         self.decode_once = decode_once
@@ -86,17 +86,12 @@ class ClsImageSet(CustomDataset):
         super().full_init()
         if done or not self.decode_once:
             return
-        decoded = _decoded_images(repr(self.source.settings()), self.scale)
+        self._decoded = _decoded_images(repr(self.source.settings()), self.scale)
         ids = [entry['image_id'] for entry in self.data_list]
-        new = [i for i in ids if i not in decoded]
+        new = [i for i in ids if i not in self._decoded]
         for image_id in progress(new, 'Decoding images', len(new), len(new) > 5000):
-            decoded[image_id] = self._decode(image_id)
-        self._images = [decoded[i] for i in ids]
-        self._labels = [
-            torch.tensor([entry['gt_label']]) if self.with_label else None
-            for entry in self.data_list
-        ]
-        shapes = {image.shape for image in self._images}
+            self._decoded[image_id] = self._decode(image_id)
+        shapes = {self._decoded[image_id].shape for image_id in ids}
         if len(shapes) > 1:
             sizes = sorted(shape[1:] for shape in shapes)
             raise InputError(
@@ -108,9 +103,12 @@ class ClsImageSet(CustomDataset):
     def _decode(self, image_id: str) -> np.ndarray:
         image = self.source.load_image(image_id)
         if self.scale:
-            shape = image.shape
-            image = mmcv.imresize(image, self.scale)
-            image = image.reshape(*image.shape[:2], shape[2])
+            height, width, channels = image.shape
+            shrinks = self.scale[0] < width or self.scale[1] < height
+            # Bilinear interpolation skips pixels where it shrinks.
+            how = 'area' if shrinks else 'bilinear'
+            image = mmcv.imresize(image, self.scale, interpolation=how)
+            image = image.reshape(*image.shape[:2], channels)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def packed(self, index: int) -> dict:
@@ -133,15 +131,25 @@ class ClsImageSet(CustomDataset):
             }
         )
         if self.with_label:
-            sample.set_field(self._labels[index], 'gt_label', dtype=torch.Tensor)
-        return {'inputs': torch.from_numpy(self._images[index]), 'data_samples': sample}
+            label = torch.tensor([entry['gt_label']])
+            sample.set_field(label, 'gt_label', dtype=torch.Tensor)
+        image = torch.from_numpy(self._decoded[entry['image_id']])
+        return {'inputs': image, 'data_samples': sample}
 
     def prepare_data(self, idx: int) -> dict:
         """One sample: packed, or through the pipeline."""
         return self.packed(idx) if self.decode_once else super().prepare_data(idx)
 
 
+class _Decoded(dict):
+    """image_id to pixels, (C, H, W), uint8."""
+
+    def __deepcopy__(self, memo) -> '_Decoded':
+        # MMEngine copies a data set to take a subset of it.
+        return self
+
+
 # Labelled, pool and score data sets of all stages decode an image once.
 @functools.lru_cache(maxsize=4)
-def _decoded_images(source: str, scale: tuple | None) -> dict[str, np.ndarray]:
-    return {}
+def _decoded_images(source: str, scale: tuple | None) -> _Decoded:
+    return _Decoded()

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 from PIL import Image
 
+from tjls_mm.active.stage_config import has_discriminator
 from tjls_mm.datasets.image_source import ImageSource
 from tjls_mm.errors import InputError
 
@@ -50,6 +52,54 @@ class ClsImageSource(ImageSource):
     def entry(self, image_id: str) -> dict:
         """``img_path`` of an image file, or ``img`` where images lie in one file."""
 
+    def check_config(self, cfg: Config) -> None:
+        """Refuse a config whose parts do not fit these images, or each other.
+
+        Raises:
+            InputError: If the preprocessor cannot take unlabelled images or this many
+                channels, or data sets would decode images in different ways.
+        """
+        own = cfg.model.get('data_preprocessor')
+        preprocessor = own or cfg.get('data_preprocessor') or {}
+        kind = str(preprocessor.get('type', 'ClsDataPreprocessor')).split('.')[-1]
+        if kind == 'ClsDataPreprocessor' and has_discriminator(cfg):
+            raise InputError(
+                'mmpretrain takes a batch for labelled if its first image is: set '
+                "data_preprocessor.type='tjls_mm.JointClsDataPreprocessor'."
+            )
+        mean = preprocessor.get('mean')
+        if mean is not None and len(mean) not in (1, self.channels):
+            raise InputError(
+                f'data_preprocessor.mean has {len(mean)} values for images of '
+                f'{self.channels} channels: give mean and std as many, or change '
+                'data_source.channels.'
+            )
+        parts = cfg.train_dataloader.dataset
+        datasets = {
+            'train_dataloader.dataset.labelled': parts.labelled,
+            'train_dataloader.dataset.pool': parts.pool,
+            'val_dataloader.dataset': cfg.val_dataloader.dataset,
+            'score_dataloader.dataset': cfg.score_dataloader.dataset,
+        }
+        first, *others = (
+            (
+                name,
+                {
+                    'decode_once': bool(part.get('decode_once')),
+                    'scale': tuple(part.get('scale') or ()) or None,
+                },
+            )
+            for name, part in datasets.items()
+            if part is not None
+        )
+        for name, settings in others:
+            if settings != first[1]:
+                raise InputError(
+                    f'{name} has {settings}, {first[0]} has {first[1]}: images must '
+                    'be decoded alike, or the discriminator tells them by it and '
+                    'figures are those of other images.'
+                )
+
     def open_image(self, image_id: str) -> Image.Image:
         """An image to look at."""
         return Image.fromarray(self.load_image(image_id).squeeze())
@@ -84,6 +134,26 @@ class ClsImageSource(ImageSource):
             'source': self.settings(),
             'with_label': with_label,
         }
+
+
+def check_names(setting: str, value) -> list[str]:
+    """A list of different names as given in a config.
+
+    Args:
+        setting: Of ``data_source``.
+        value: What it was set to.
+
+    Raises:
+        InputError: If it is a string, empty, or names something twice.
+    """
+    if isinstance(value, str):
+        raise InputError(f'data_source.{setting} must be a list, e.g. [{value!r}].')
+    names = list(value)
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f'data_source.{setting} must name at least one and each once, got {names}.'
+        )
+    return names
 
 
 def spread_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -66,6 +66,7 @@ def check_images(paths: Mapping[str, str], source: str) -> None:
         shown = '\n'.join(f'  {paths[i]} {problem}' for i, problem in bad[:5])
         more = f'\n  and {len(bad) - 5} more' if len(bad) > 5 else ''
         raise InputError(
-            f'{len(bad)} of {len(paths)} images listed in {source} cannot be used:\n'
-            f'{shown}{more}\nReplace these files or remove their lines from the list.'
+            f'{len(bad)} of {len(paths)} images of {source} cannot be used:\n'
+            f'{shown}{more}\nReplace these files, or remove them, and their lines from '
+            'lists that name them.'
         )

@@ -6,14 +6,19 @@ import os.path as osp
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 
-from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
+from tjls_mm.datasets.cls_source import (
+    ClsImageSource,
+    check_names,
+    spread_channels,
+)
 from tjls_mm.datasets.image_checks import check_images
 from tjls_mm.errors import InputError
 from tjls_mm.files import write_text
-from tjls_mm.image_ids import image_path
+from tjls_mm.image_ids import image_path, split_lines
 from tjls_mm.registry import IMAGE_SOURCES
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -41,8 +46,16 @@ class _ImageFiles(ClsImageSource):
     def load_image(self, image_id: str) -> np.ndarray:
         """Pixels as mmcv's LoadImageFromFile decodes them, RGB or grey."""
         flag = 'color' if self.channels == 3 else 'grayscale'
-        image = mmcv.imread(self.image_path(image_id), flag, channel_order='rgb')
-        return spread_channels(image, self.channels)
+        path = self.image_path(image_id)
+        try:
+            image = mmcv.imread(path, flag, channel_order='rgb')
+            return spread_channels(image, self.channels)
+        # OpenCV gives None for what it cannot decode, and its callers fail on that.
+        except (cv2.error, AttributeError, OSError) as error:
+            raise InputError(
+                f'{path} cannot be decoded by OpenCV ({type(error).__name__}). Convert '
+                'it to PNG or JPEG with 8 bits per channel.'
+            ) from None
 
     def check_images(self, split: str, image_ids: Iterable[str]) -> None:
         """Decode images once; raises InputError naming unusable ones."""
@@ -91,11 +104,13 @@ class ImageFolders(_ImageFiles):
     ) -> None:
         super().__init__(data_root, channels)
         self.dirs = {
-            'pool': [osp.normpath(d) for d in pool_dirs],
-            'test': [osp.normpath(d) for d in test_dirs],
+            'pool': [osp.normpath(d) for d in check_names('pool_dirs', pool_dirs)],
+            'test': [osp.normpath(d) for d in check_names('test_dirs', test_dirs)],
         }
         self.extensions = tuple(extension.lower() for extension in extensions)
         self._check_dirs()
+        if classes is not None:
+            classes = check_names('classes', classes)
         self.classes = tuple(classes or self._find_classes())
         self._label = {name: i for i, name in enumerate(self.classes)}
 
@@ -150,9 +165,9 @@ class ImageFolders(_ImageFiles):
         never = sorted(found['test'] - found['pool'])
         if never:
             raise InputError(
-                f'{osp.join(self.data_root, self.dirs["test"][0])}: no training image '
-                f'can be of class {never[0]!r}, which no folder of '
-                f'{self.dirs["pool"]} is called. Rename the folder, or name the '
+                f'{self.data_root}: {self.dirs["test"]} hold a folder {never[0]!r}, '
+                f'but no training image can be of class {never[0]!r}, which no folder '
+                f'in {self.dirs["pool"]} is called. Rename the folder, or name the '
                 'classes in data_source.classes.'
             )
         if not found['pool']:
@@ -165,6 +180,7 @@ class ImageFolders(_ImageFiles):
     def list_images(self, split: str) -> list[str]:
         """Sorted image_ids of a split (see ``ImageSource``)."""
         image_ids = []
+        missing = set(self.classes) if split == 'pool' else set()
         for name in self.dirs[split]:
             folder = osp.join(self.data_root, name)
             for class_name in self._class_folders(name):
@@ -174,7 +190,10 @@ class ImageFolders(_ImageFiles):
                         f'class. Expected folders {list(self.classes)}. Rename or '
                         'remove it, or add it to data_source.classes.'
                     )
-                image_ids += self._walk(osp.join(folder, class_name))
+                found = self._walk(osp.join(folder, class_name))
+                image_ids += found
+                if found:
+                    missing.discard(class_name)
             loose = [
                 entry.name for entry in os.scandir(folder) if self._is_image(entry.name)
             ]
@@ -183,6 +202,12 @@ class ImageFolders(_ImageFiles):
                     f'{osp.join(folder, min(loose))} ({len(loose)} such files) is in '
                     'no class folder: expected <class>/<image>.'
                 )
+        if missing:
+            raise InputError(
+                f'{self.data_root}: no image of class {min(missing)!r} in '
+                f'{self.dirs["pool"]}. Image files end in '
+                f'{", ".join(self.extensions)} (data_source.extensions).'
+            )
         if len(set(image_ids)) < len(image_ids):
             raise InputError(
                 f'data_source.{split}_dirs {self.dirs[split]} overlap: name each '
@@ -194,12 +219,18 @@ class ImageFolders(_ImageFiles):
         return name.lower().endswith(self.extensions) and not name.startswith('.')
 
     def _walk(self, folder: str) -> list[str]:
-        return [
-            osp.normpath(osp.relpath(osp.join(parent, name), self.data_root))
-            for parent, _, names in os.walk(folder)
-            for name in names
-            if self._is_image(name)
-        ]
+        found = []
+        for parent, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith('.')]
+            found += [osp.join(parent, name) for name in names if self._is_image(name)]
+        image_ids = [osp.normpath(osp.relpath(path, self.data_root)) for path in found]
+        for image_id in image_ids:
+            if not image_id.isprintable():
+                raise InputError(
+                    f'{image_id!r} in {self.data_root}: expected a file name of '
+                    'printable characters in UTF-8. Rename it.'
+                )
+        return image_ids
 
     def label(self, image_id: str) -> int:
         """Class of an image: the name of its class folder."""
@@ -214,6 +245,10 @@ class ImageFolders(_ImageFiles):
         raise InputError(
             f'{image_id!r} lies in no class folder of {dirs} below {self.data_root}.'
         )
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f'{error.filename} cannot be read: {error.strerror}.')
 
 
 @IMAGE_SOURCES.register_module()
@@ -242,8 +277,11 @@ class ImageLists(_ImageFiles):
         channels: int = 3,
     ) -> None:
         super().__init__(data_root, channels)
-        self.files = {'pool': list(pool_files), 'test': list(test_files)}
-        self.classes = tuple(classes)
+        self.files = {
+            'pool': check_names('pool_files', pool_files),
+            'test': check_names('test_files', test_files),
+        }
+        self.classes = tuple(check_names('classes', classes))
         self.image_dir = image_dir
 
     def settings(self) -> dict:
@@ -315,7 +353,7 @@ def read_annotation_file(
     """
     labels: dict[str, int] = {}
     try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
+        lines = split_lines(Path(path).read_text(encoding='utf-8-sig'))
     except UnicodeDecodeError:
         raise InputError(f'{path} is not a text file of lines "path label".') from None
     for number, line in enumerate(lines, 1):

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mmengine.config import Config
 from PIL.Image import Image
 
 
@@ -17,6 +18,13 @@ class ImageSource(ABC):
 
     classes: tuple[str, ...]
     channels = 3
+
+    def check_config(self, cfg: Config) -> None:  # noqa: B027  most need no check
+        """Refuse a config of a stage whose parts do not fit the images.
+
+        Raises:
+            InputError: If so.
+        """
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:

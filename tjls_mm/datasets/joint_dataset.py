@@ -99,8 +99,8 @@ class JointDataset:
             raise RuntimeError(
                 f'The training pipeline dropped image {image_id}. Labelled images '
                 'are paid for and pool images are chosen by seed, so none is '
-                'replaced: let the transforms keep images without boxes, e.g. '
-                'FilterAnnotations(keep_empty=False).'
+                'replaced: let the transforms keep every image (in detection, those '
+                'without boxes too: FilterAnnotations(keep_empty=False)).'
             )
         facts = {'image_id': str(image_id), 'is_labelled': is_labelled}
         sample['data_samples'].set_metainfo(facts)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tjls_mm.active.stage_record import StageRecord
 from tjls_mm.errors import TrainingDiverged
-from tjls_mm.image_ids import write_image_ids
+from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.models.joint_learner import find_joint_learner
 from tjls_mm.progress import progress
 from tjls_mm.query.pool_outputs import SCORES_FILE, discriminator_report, write_scores
@@ -164,8 +164,13 @@ class PoolScoringHook(Hook):
         pool = DATASETS.build(dataset_cfg)
         image_ids, outputs = gather_outputs(model, pool, self.outputs, **loader)
         self._check_finite(outputs, runner)
-        labelled = DATASETS.build({**dataset_cfg, 'ann_file': self.labelled_list})
-        labelled = self._auc_subset(labelled)
+        labelled = DATASETS.build(
+            {
+                **dataset_cfg,
+                'ann_file': self.labelled_list,
+                'indices': self._auc_subset(),
+            }
+        )
         _, of_labelled = gather_outputs(
             model, labelled, self.outputs, **loader, description='Scoring labelled'
         )
@@ -188,12 +193,13 @@ class PoolScoringHook(Hook):
             write_scores(scores_file, image_ids, outputs['logit'])
         barrier()
 
-    def _auc_subset(self, labelled):
-        if len(labelled) <= self.auc_images:
-            return labelled
+    def _auc_subset(self) -> list[int] | None:
+        """Positions in the list of labelled images, or None for all of them."""
+        count = len(read_image_ids(self.labelled_list))
+        if count <= self.auc_images:
+            return None
         rng = generator(self.seed, self.stage, 'auc')
-        rows = rng.choice(len(labelled), self.auc_images, replace=False)
-        return labelled.get_subset(sorted(map(int, rows)))
+        return sorted(map(int, rng.choice(count, self.auc_images, replace=False)))
 
     def _check_finite(self, outputs: dict, runner) -> None:
         for name, values in outputs.items():

@@ -53,8 +53,9 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
             device.
 
         Raises:
-            ValueError: If ``batch_augments`` meet an image without a label, or an
-                augmentation images without seeds.
+            ValueError: If ``batch_augments`` meet an image without a label, an
+                augmentation images without seeds, or images differ in size outside
+                training.
         """
         inputs = data['inputs']
         if not isinstance(inputs, Tensor) and len({x.shape for x in inputs}) == 1:
@@ -68,6 +69,13 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
                     'data_preprocessor.augmentation=None.'
                 )
             inputs = self.augmentation(self.cast_data(inputs), data['seeds'])
+        if not training and not isinstance(inputs, Tensor):
+            sizes = sorted({tuple(x.shape[-2:]) for x in inputs})
+            raise ValueError(
+                f'Images of {sizes[0]} and {sizes[-1]} pixels in one batch would be '
+                'padded to the largest, and predictions and scores depend on the '
+                'batch: let the test pipeline end in one size, e.g. with CenterCrop.'
+            )
         samples = data.get('data_samples')
         known = [s for s in samples or () if 'gt_label' in s]
         if training and self.batch_augments is not None and len(known) < len(samples):

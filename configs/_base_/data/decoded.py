@@ -8,6 +8,7 @@ data_preprocessor = dict(
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         type='tjls_mm.JointDataset',
         labelled=dict(decode_once=True),
@@ -17,6 +18,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=128,
     num_workers=0,
+    persistent_workers=False,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(decode_once=True),
@@ -25,6 +27,7 @@ test_dataloader = val_dataloader
 score_dataloader = dict(
     batch_size=128,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(decode_once=True),
 )
 val_evaluator = dict(type='Accuracy', topk=(1,))

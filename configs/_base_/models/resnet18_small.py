@@ -1,5 +1,5 @@
-# A ResNet-18 of a quarter of the width that halves the size in every stage, for two
-# CPU cores: 0.7 million parameters.
+# A ResNet-18 for two CPU cores: its stages have a quarter of the usual width (its stem
+# has all of it) and each halves the size. 0.7 million parameters.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
