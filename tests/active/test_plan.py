@@ -56,13 +56,14 @@ def test_an_epoch_is_one_pass_of_the_task_for_every_method(tiny_config, derive):
         'mixed, alternate': (dict(update='alternate'), 60),
         'pure': (dict(composition='pure'), 30),
     }
+    six = {'train_cfg.max_epochs': 6, 'param_scheduler.0.total_steps': 6}
     for joint, iterations in expected.values():
-        cfg = tiny_config(**{'train_cfg.max_epochs': 6})
+        cfg = tiny_config(**six)
         cfg.active_learning.joint = joint
         volume = derive(cfg).active_learning.volume
         assert volume.labelled_exposures == 120
         assert volume.iterations == iterations
-    plain = tiny_config('demo_random', **{'train_cfg.max_epochs': 6})
+    plain = tiny_config('demo_random', **six)
     volume = derive(plain).active_learning.volume
     assert volume.labelled_exposures == 120 and volume.image_passes == 120
 
