@@ -35,6 +35,10 @@ SETTINGS = {
     'console': "'log' or 'summary'",
     'trust_checkpoints': 'unpickle checkpoints that torch cannot load safely',
 }
+FROM_RANDOM_WEIGHTS = (
+    ' (From random weights SSD300 needs inputs of unit scale too: '
+    'model.data_preprocessor.std=[58.395,57.12,57.375].)'
+)
 JOINT_SETTINGS = ('composition', 'update', 'pool_ratio', 'redraw_pool')
 
 
@@ -232,9 +236,8 @@ def check_pretrained(cfg: Config) -> None:
                     f'cache and cannot be fetched ({error}). Without network, copy '
                     'the file from elsewhere and name it with --cfg-options '
                     f'model.{key}.init_cfg.checkpoint=PATH, or start from random '
-                    f'weights with --cfg-options model.{key}.init_cfg=None. (From '
-                    'random weights SSD300 needs inputs of unit scale too: '
-                    'model.data_preprocessor.std=[58.395,57.12,57.375].)'
+                    f'weights with --cfg-options model.{key}.init_cfg=None.'
+                    + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
                 ) from None
 
 
