@@ -95,7 +95,7 @@ def print_comparison(means: Mapping[str, list[dict]]) -> None:
     table = Table(title=f'{metric_name(next(iter(means.values())))} by labelled images')
     table.add_column('labelled', justify='right')
     for name in means:
-        table.add_column(name, justify='right')
+        table.add_column(name, justify='right', overflow='fold')
     for count in _labelled_counts(means):
         cells = [str(count)]
         for rows in means.values():
