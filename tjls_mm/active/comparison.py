@@ -4,6 +4,7 @@ import collections
 import csv
 import io
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,10 +92,18 @@ def mean_rows(
 
 
 def print_comparison(means: Mapping[str, list[dict]]) -> None:
-    """One row per number of labelled images, one column per method."""
-    table = Table(title=f'{metric_name(next(iter(means.values())))} by labelled images')
+    """One row per number of labelled images, one column per method.
+
+    What all names begin with, up to an underscore, stands in the title.
+    """
+    metric = metric_name(next(iter(means.values())))
+    shared = os.path.commonprefix(list(means)) if len(means) > 1 else ''
+    shared = shared[: shared.rfind('_') + 1]
+    of = f' ({shared}…)' if shared else ''
+    table = Table(title=f'{metric} by labelled images{of}')
     table.add_column('labelled', justify='right')
     for name in means:
+        name = name.removeprefix(shared)
         table.add_column(name, justify='right', overflow='fold')
     for count in _labelled_counts(means):
         cells = [str(count)]
