@@ -381,7 +381,13 @@ def start_sweep(tmp_path: Path, sweep: Path, seconds: int) -> subprocess.Popen:
     command += ['--work-dir', str(tmp_path / 'work'), '--only', 'plain']
     env = {**os.environ, 'STAND_IN_SECONDS': str(seconds)}
     process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Where the tests run in the background, Ctrl-C is ignored and inherited so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pid = tmp_path / 'work' / 'plain_seed0' / 'pid'
     deadline = time.time() + 60
