@@ -1,40 +1,41 @@
 """``metrics.json`` of a stage, filled step by step."""
 
 import json
-from pathlib import Path
 
 from mmengine.dist import is_main_process
 
 from tjls_mm.errors import InputError
 from tjls_mm.files import write_json
-
-FILE = 'metrics.json'
+from tjls_mm.stage_folder import StageFolder
 
 
 class StageRecord:
-    """Results of a stage on disk; written by process 0, read by all.
+    """Results of a stage on disk; written by process 0.
 
     Args:
         folder: Of the stage.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / FILE
+    def __init__(self, folder: StageFolder) -> None:
+        self.path = folder.metrics
 
     def read(self) -> dict:
         """What is recorded so far.
 
         Raises:
-            InputError: If the file is not JSON.
+            InputError: If the file is not a JSON object.
         """
         if not self.path.exists():
             return {}
         try:
-            return json.loads(self.path.read_text(encoding='utf-8'))
+            content = json.loads(self.path.read_text(encoding='utf-8'))
+            if not isinstance(content, dict):
+                raise ValueError(f'it holds a {type(content).__name__}')
+            return content
         except ValueError as error:
             raise InputError(
-                f'{self.path} is not JSON ({error}). Restore it, or give up this '
-                'stage and what follows with --redo-from.'
+                f'{self.path} is not a JSON object ({error}): expected the results of '
+                'a stage. Remove it, and the same command makes it again.'
             ) from None
 
     def has(self, key: str) -> bool:
