@@ -119,4 +119,8 @@ def write_json(path: str | Path, value) -> None:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's content, as hex."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

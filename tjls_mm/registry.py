@@ -56,9 +56,7 @@ IMAGE_SOURCES = Registry(
 )
 """What a data set is on disk: its image_ids, files and annotation lists."""
 
-ANNOTATORS = Registry(
-    'annotator', scope='tjls_mm', locations=['tjls_mm.annotation']
-)
+ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.annotation'])
 """Where the labels of selected images come from."""
 
 

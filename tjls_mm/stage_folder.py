@@ -28,6 +28,9 @@ class StageFolder:
     metrics = _file('metrics.json', 'Results, step by step (see StageRecord).')
     outputs = _file('outputs', 'Folder of pool outputs.')
     outputs_index = _file('outputs/index.json', 'Mark of the outputs, written last.')
+    measured = _file(
+        'outputs/measured.txt', 'Labelled images that the discriminator is judged on.'
+    )
     selection = _file('selection.csv', 'Scores of the pool and ranks of the picks.')
     gallery = _file('selected.png', 'What the picks look like.')
     selected = _file('selected.txt', 'Picks, first choice first.')

@@ -7,7 +7,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 
 from tjls_mm.files import file_hash, write_json
-from tjls_mm.image_ids import read_image_ids
+from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Needs, Outputs, check_finite, gather_outputs
 from tjls_mm.outputs.discriminator_report import discriminator_report
 from tjls_mm.outputs.readers import find_reader
@@ -62,46 +62,56 @@ def gather_stage(
         check_finite(outputs, f'{part} images of {folder.path.name}')
         return outputs
 
-    labelled = None
-    names = _with_logit(needs.labelled, has_logit)
-    if names:
-        labelled = gather('labelled', folder.labelled, names)
-    pool = gather('pool', folder.pool, _with_logit(needs.pool, has_logit))
+    if needs.labelled:
+        gather('labelled', folder.labelled, needs.labelled)
+    measured = None
+    if has_logit:
+        if is_main_process():
+            write_image_ids(folder.measured, _measured_images(folder, seed))
+        barrier()
+        measured = gather('measured', folder.measured, ('logit',))
+    names = dict.fromkeys([*needs.pool, *(['logit'] if has_logit else [])])
+    pool = gather('pool', folder.pool, tuple(names))
     if is_main_process():
         record = StageRecord(folder)
         if has_logit:
-            report = _measure_discriminator(folder, labelled, pool, seed)
+            report = _measure_discriminator(folder, measured, pool)
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
         write_json(
             folder.outputs_index,
             {
                 'pool': file_hash(folder.pool),
-                'names': {'pool': list(pool), 'labelled': list(labelled or [])},
+                'names': {'pool': list(pool), 'labelled': list(needs.labelled)},
                 'passes': needs.passes,
             },
         )
     barrier()
 
 
-def _with_logit(names: tuple[str, ...], has_logit: bool) -> tuple[str, ...]:
-    return (*names, 'logit') if has_logit and 'logit' not in names else tuple(names)
+def _held_out(folder: StageFolder) -> set[str]:
+    return set(read_image_ids(folder.held_out)) if folder.held_out.exists() else set()
+
+
+def _measured_images(folder: StageFolder, seed: int) -> list[str]:
+    """All held-out labelled images, and some of the others, sorted."""
+    held_out = _held_out(folder)
+    others = [i for i in read_image_ids(folder.labelled) if i not in held_out]
+    if len(others) > AUC_IMAGES:
+        rows = generator(seed, 'auc').choice(len(others), AUC_IMAGES, replace=False)
+        others = [others[row] for row in rows]
+    return sorted([*held_out, *others])
 
 
 def _measure_discriminator(
-    folder: StageFolder, labelled: Outputs, pool: Outputs, seed: int
+    folder: StageFolder, measured: Outputs, pool: Outputs
 ) -> dict:
-    held_out = set(read_image_ids(folder.held_out)) if folder.held_out.exists() else ()
-    is_held_out = np.array([i in held_out for i in labelled.image_ids])
-    logits = np.asarray(labelled['logit'])
-    trained = logits[~is_held_out]
-    if len(trained) > AUC_IMAGES:
-        rng = generator(seed, 'auc')
-        trained = trained[rng.choice(len(trained), AUC_IMAGES, replace=False)]
-    seen = set(read_image_ids(folder.trained_on))
+    held_out, seen = _held_out(folder), set(read_image_ids(folder.trained_on))
+    is_held_out = np.array([i in held_out for i in measured.image_ids])
+    logits = np.asarray(measured['logit'])
     return discriminator_report(
         logits[is_held_out],
-        trained,
+        logits[~is_held_out],
         np.asarray(pool['logit']),
         np.array([i in seen for i in pool.image_ids]),
     )

@@ -32,6 +32,4 @@ class PoolScoringHook(Hook):
         """Score the pool."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         folder = StageFolder(runner.work_dir)
-        gather_stage(
-            model, folder, runner.cfg.score_dataloader, self.needs, self.seed
-        )
+        gather_stage(model, folder, runner.cfg.score_dataloader, self.needs, self.seed)

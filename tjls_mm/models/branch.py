@@ -162,7 +162,9 @@ class JointLearner:
                     losses.update(branch.loss(inputs, is_labelled, samples))
             elif self.with_task and any(known):
                 rows = is_labelled.nonzero()[:, 0]
-                own = [s for s, labelled in zip(samples, known, strict=True) if labelled]
+                own = [
+                    s for s, labelled in zip(samples, known, strict=True) if labelled
+                ]
                 losses.update(branch.loss(inputs.rows(rows), is_labelled[rows], own))
         return losses
 

@@ -144,7 +144,9 @@ class JointSSDHead(JointLearner, SSDHead):
             rows = torch.tensor(known, device=conf[0].device).nonzero()[:, 0]
             conf = [c[rows] for c in conf]
             deltas = [d[rows] for d in deltas]
-            samples = [s for s, labelled in zip(samples, known, strict=True) if labelled]
+            samples = [
+                s for s, labelled in zip(samples, known, strict=True) if labelled
+            ]
         if not samples:
             return {}  # a batch of pool images only
         gt, ignored, metas = unpack_gt_instances(samples)
