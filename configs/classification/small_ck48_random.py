@@ -1,2 +1,2 @@
-# The control: plain classifier, picks at random on synthetic faces for CK+48, for two CPU cores.
+# The control: plain classifier, picks at random, synthetic faces for CK+48.
 _base_ = ['../_base_/trials/small_ck48.py', '../_base_/methods/random.py']

@@ -2,9 +2,9 @@
 # CIFAR-100 with 10, 20, 30 and 40 % of the labels.
 title = 'TJLS, Table 4 left: CIFAR-100, ResNet-18, batch size'
 seeds = [0, 1, 2]  # "mean of 3 trials"
-# The paper's B counts all images of a batch; batch_size counts the labelled half of them
-# (8 + 8 of 16, ..., 64 + 64 of 128). The learning rate stays 0.01, as the paper names no
-# other. base_batch_size is what several processes share.
+# The paper's B counts all images of a batch; batch_size counts the labelled half of
+# them (8 + 8 of 16, ..., 64 + 64 of 128). The learning rate stays 0.01, as the paper
+# names no other. base_batch_size is what several processes share.
 trials = {
     'tjls-batch16': dict(
         config='../classification/resnet18_cifar100_tjls.py',

@@ -48,16 +48,16 @@ def section_problems(cfg: Config) -> Iterator[str]:
     for name, meaning in SECTIONS.items():
         if not isinstance(cfg.get(name), (Mapping, *_list_if(name == 'val_evaluator'))):
             yield (
-                f'{cfg.filename}: expected a section {name}=dict(...) ({meaning}), found '
-                f'{cfg.get(name)!r}.'
+                f'{cfg.filename}: expected a section {name}=dict(...) ({meaning}), '
+                f'found {cfg.get(name)!r}.'
             )
     for name in ('train_dataloader', 'val_dataloader'):
         dataset = cfg[name].get('dataset') or {}
         for key in ('type', 'ann_file', 'data_root', 'data_prefix'):
             if key in dataset:
                 yield (
-                    f'{name}.dataset.{key}={dataset[key]!r}: images and labels come from '
-                    'data_source. Keep pipeline and remove the rest of the data set, '
+                    f'{name}.dataset.{key}={dataset[key]!r}: images and labels come '
+                    'from data_source. Keep pipeline and remove the rest of the data set, '
                     'with _delete_=True where a base config has it: dataset=dict('
                     '_delete_=True, pipeline=...).'
                 )
@@ -137,8 +137,8 @@ def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[st
     for name in dict.fromkeys([*needs.pool, *needs.labelled]):
         if name not in learner.provides:
             yield (
-                f'The query strategy {method.query["type"]!r} needs the output {name!r}, '
-                f'which this learner does not provide: {learner.remedies[name]}. Or '
+                f'The query strategy {method.query["type"]!r} needs the output '
+                f'{name!r}, which this learner does not provide: {learner.remedies[name]}. Or '
                 "select otherwise, e.g. method.query=dict(type='tjls_mm.Random')."
             )
 
@@ -157,8 +157,8 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
             )
     if learner.in_channels not in (None, source.channels):
         yield (
-            f'The backbone takes images of {learner.in_channels} channels, the data set '
-            f'has {source.channels}: set data_source.channels={learner.in_channels}, '
+            f'The backbone takes images of {learner.in_channels} channels, the data '
+            f'set has {source.channels}: set data_source.channels={learner.in_channels}, '
             'or, where the backbone has such an argument, model=dict(backbone=dict('
             f'in_channels={source.channels})).'
         )

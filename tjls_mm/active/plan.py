@@ -108,8 +108,8 @@ class TrialPlan:
             raise InputError(
                 'The last stage leaves no image in the pool, and a branch of '
                 'method.branches trains on labelled and pool images: plan one stage '
-                'less or smaller budgets. (Training on all labels is the method of the '
-                '*_full configs.)'
+                'less or smaller budgets. (Training on all labels is the method of '
+                'the *_full configs.)'
             )
         return budgets
 

@@ -161,8 +161,8 @@ def _read(cfg: Config, section: str, cls: type):
     if not isinstance(given, Mapping):
         bases = {'active_learning': 'schedules', 'method': 'methods'}[section]
         raise InputError(
-            f'{cfg.filename}: expected a section {section}=dict(...), found {given!r}: '
-            f'inherit one from configs/_base_/{bases}.'
+            f'{cfg.filename}: expected a section {section}=dict(...), found '
+            f'{given!r}: inherit one from configs/_base_/{bases}.'
         )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in given:
@@ -208,7 +208,7 @@ def _problems(settings: Settings, method: Method) -> Iterator[str]:
     for name, low, high in (('pool_ratio', 0, float('inf')), ('holdout', -1e-9, 1)):
         value = getattr(method, name)
         if not _is_number(value) or not low < value < high:
-            yield f'method.{name} must be a number in ({max(low, 0)}, {high}), got {value!r}.'
+            yield f'method.{name} must be in ({max(low, 0)}, {high}), got {value!r}.'
     if not isinstance(method.redraw_pool, bool):
         yield f'method.redraw_pool must be True or False, got {method.redraw_pool!r}.'
     for name, value in (('bottleneck', method.bottleneck), *method_branches(method)):

@@ -27,7 +27,7 @@ from tjls_mm.active.stage_config import (
 from tjls_mm.engine.evaluate import run_evaluation
 from tjls_mm.engine.gather_stage import gather_stage
 from tjls_mm.errors import InputError
-from tjls_mm.files import atomic_path, file_hash, remove_leftovers, write_json
+from tjls_mm.files import atomic_path, remove_leftovers, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Outputs
 from tjls_mm.processes import on_main_process
@@ -207,8 +207,8 @@ class Stage:
             if pool.image_ids != image_ids:
                 raise InputError(
                     f'{folder.outputs} does not hold the images of {folder.pool}: '
-                    f'{len(pool.image_ids)} against {len(image_ids)}. Remove the folder, '
-                    'and the same command gathers again from the weights.'
+                    f'{len(pool.image_ids)} against {len(image_ids)}. Remove the '
+                    'folder, and the same command gathers again from the weights.'
                 )
             if deriver.needs.labelled:
                 labelled = Outputs.open(folder.outputs_of('labelled'))
@@ -226,7 +226,7 @@ class Stage:
             draw_gallery(folder.gallery, selected, self.plan.source.open_image)
         # A picture for the eye must not stop a trial, whatever a file holds.
         except Exception as error:
-            self.trial.say(f'No gallery of the picks of stage {self.number}: {error}')
+            self.trial.say(f'No gallery of picks of stage {self.number}: {error}')
         self.record.add_seconds('select', time.perf_counter() - started)
         write_image_ids(folder.selected, selected)
 

@@ -164,9 +164,9 @@ class StageDeriver:
             given = bottleneck.setdefault('batch_size', total)
             if given != total:
                 raise InputError(
-                    f"A bottleneck with tokens='channels' has weights for {given} batch "
-                    f'slots (method.bottleneck.batch_size), but its batches hold {total} '
-                    'images, labelled and pool together: remove batch_size from the '
+                    f"A bottleneck with tokens='channels' has weights for {given} "
+                    'batch slots (method.bottleneck.batch_size), but its batches hold '
+                    f'{total} images, labelled and pool together: remove batch_size from the '
                     'bottleneck, or change train_dataloader.batch_size.'
                 )
         return model

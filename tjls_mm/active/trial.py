@@ -174,7 +174,7 @@ class Trial:
         return self.plan.initial
 
     def _restore(self, initial: list[str]) -> None:
-        """Write lists and records that are not there: all of them are kept elsewhere."""
+        """Write lists and records that are not there: all are kept elsewhere too."""
         folder = self.folder
         lists = {folder.initial: initial, folder.test: self.plan.test_ids}
         for path, image_ids in lists.items():
@@ -202,7 +202,7 @@ class Trial:
             self._check_checkpoint(number)
 
     def _fingerprint(self) -> str:
-        """Hash of sizes and times of all image files: equal ones were decoded before."""
+        """Hash of sizes and times of image files: equal ones were decoded before."""
         source = self.plan.source
         digest = hashlib.sha256()
         files = source.image_files([*self.plan.image_ids, *self.plan.test_ids])

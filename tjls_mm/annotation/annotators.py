@@ -38,7 +38,7 @@ class Annotator(ABC):
 
     def what_to_do(self, folder: StageFolder) -> str:
         """One sentence for who waits."""
-        return f'Label the images of {folder.selected}, then run the same command again.'
+        return f'Label the images of {folder.selected}, then run the command again.'
 
 
 @ANNOTATORS.register_module()
