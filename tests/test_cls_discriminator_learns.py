@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-
 from tjls_mm.active.stages import run_stages
+
 from tjls_mm.datasets import ImageFolders, JointBatchSampler, JointDataset
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.query.pool_outputs import read_scores

@@ -11,8 +11,8 @@ from conftest import ROOT, load_tool
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from sklearn.metrics import roc_auc_score
-
 from tjls_mm.active.stages import run_stages
+
 from tjls_mm.datasets import JointBatchSampler, JointDataset, VOCFiles
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.query.pool_outputs import read_scores

@@ -19,8 +19,8 @@ from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-
 from tjls_mm.active.stages import run_stages
+
 from tjls_mm.datasets import ImageFolders
 from tjls_mm.engine import StageTrainLoop
 from tjls_mm.engine.pool_scoring_hook import gather_outputs

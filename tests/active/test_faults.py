@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, command_line, config_path, make_config
-
 from test_trial import assert_same, checkpoint_every, kill_at
 
 from tjls_mm.active.trial import run_stages
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.stage_folder import TrialFolder
-
 
 
 @pytest.fixture(scope='module')

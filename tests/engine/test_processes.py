@@ -163,7 +163,6 @@ def check_weights(rank: int, folder: str) -> None:
 
     from mmengine.config import Config
     from mmengine.runner import checkpoint
-
     from tjls_mm.active.main_process import on_main_process
     from tjls_mm.active.preflight import check_pretrained
 
