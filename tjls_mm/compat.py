@@ -264,5 +264,17 @@ def mend_mmcv() -> None:
     sys.modules['mmcv._ext'] = module
 
 
+def mend_ssd_head() -> None:
+    """Let mmdet's SSD predict: it reads an attribute that it never sets.
+
+    open-mmlab/mmdetection#11780, versions 3.2 to 3.5. Only whether the loss names class
+    channels of its own is asked of it, and SSD's does not.
+    """
+    from mmdet.models.dense_heads import SSDHead
+
+    if not hasattr(SSDHead, 'loss_cls'):
+        SSDHead.loss_cls = None
+
+
 mend_torchvision()
 mend_mmcv()

@@ -1,4 +1,6 @@
-"""The error for what a user can mend."""
+"""Errors for what a user can mend, and checks that find them."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -10,3 +12,13 @@ class InputError(ValueError):
 
 class TrainingDiverged(RuntimeError):
     """A loss or a score is not finite; says where. Printed like InputError."""
+
+
+def raise_first(problems: Iterable[str]) -> None:
+    """Raise the first problem that a check yields.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for problem in problems:
+        raise InputError(problem)

@@ -1,12 +1,31 @@
 """Atomic writing: a file is complete or it is not there."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tjls_mm.errors import InputError
+
+# What mkstemp makes of the prefix and suffix below.
+_TEMPORARY = re.compile(r'\..+\.[a-z0-9_]{8}(\.\w+)?')
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EIO,
+}
 
 
 @contextlib.contextmanager
@@ -21,8 +40,40 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Yields:
         Where to write.
+
+    Raises:
+        InputError: If the disk is full or the folder cannot be written to.
     """
     path = Path(path)
+    try:
+        with _atomic_path(path) as temporary:
+            yield temporary
+    except Exception as error:
+        reason = _refused_by_disk(error)
+        if reason is None:
+            raise
+        raise InputError(
+            f'{path} cannot be written ({reason}). Nothing that was there before is '
+            'lost: make room, or see to it that the folder can be written to, and run '
+            'the same command again.'
+        ) from error
+
+
+def _refused_by_disk(error: BaseException | None) -> str | None:
+    """What the file system said, where it is the cause of an error."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
+            return os.strerror(seen.errno)
+        seen = seen.__cause__ or seen.__context__
+    # torch's own writer says no more than that it wrote less than it wanted.
+    if 'inline_container' in str(error):
+        return 'the disk is full, or files may not grow so large'
+    return None
+
+
+@contextlib.contextmanager
+def _atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix
@@ -48,6 +99,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(folder)
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what ``atomic_path`` had begun in a folder when a kill came."""
+    for path in Path(folder).glob('.*'):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, UTF-8."""
     with atomic_path(path) as temporary:
@@ -61,4 +119,8 @@ def write_json(path: str | Path, value) -> None:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's content, as hex."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

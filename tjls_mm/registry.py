@@ -1,6 +1,6 @@
 """Registries of tjls_mm, children of MMEngine's.
 
-Types are written with their scope in configs, ``type='tjls_mm.JointSSDHead'``: the
+Types are written with their scope in configs, ``type='tjls_mm.DiscriminatorHead'``: the
 scope makes MMEngine import this module, and ``locations`` make it import the
 modules that register them. No ``custom_imports`` is needed for that.
 """
@@ -43,6 +43,11 @@ LOOPS = Registry(
     'loop', parent=MMENGINE_LOOPS, scope='tjls_mm', locations=['tjls_mm.engine']
 )
 
+POOL_READERS = Registry(
+    'pool reader', scope='tjls_mm', locations=['tjls_mm.outputs.readers']
+)
+"""What a family of learners can say about an image."""
+
 QUERIES = Registry('query strategy', scope='tjls_mm', locations=['tjls_mm.query'])
 """Query strategies: pool outputs in, ranked image_ids out."""
 
@@ -51,9 +56,7 @@ IMAGE_SOURCES = Registry(
 )
 """What a data set is on disk: its image_ids, files and annotation lists."""
 
-ANNOTATORS = Registry(
-    'annotator', scope='tjls_mm', locations=['tjls_mm.active.annotators']
-)
+ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.annotation'])
 """Where the labels of selected images come from."""
 
 

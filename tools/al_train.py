@@ -1,4 +1,4 @@
-"""Run active learning: train, evaluate, score the pool, select, and again."""
+"""Run active learning: train, evaluate, gather, select, have it labelled, and again."""
 
 import argparse
 import os
@@ -10,8 +10,6 @@ from tjls_mm import compat  # noqa: F401  before anything of OpenMMLab
 
 def parse_args() -> argparse.Namespace:
     """Arguments of the command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of the trial')
     parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
@@ -28,7 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        default=[],
+        metavar='KEY=VALUE',
         help='override settings, e.g. active_learning.budget=50',
     )
     # torch.distributed.launch passes it in place of the environment variable.
@@ -36,21 +35,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
-
-
-def load_config(args: argparse.Namespace):
-    """Config of the trial with the command line's overrides."""
-    from mmengine.config import Config
-
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.seed is not None:
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
-    name = osp.splitext(osp.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
-    cfg.launcher = args.launcher
-    return cfg
 
 
 def main() -> int:
@@ -62,12 +46,16 @@ def main() -> int:
 
     from mmengine.registry import init_default_scope
 
+    from tjls_mm.active.config_file import read_config
     from tjls_mm.active.launch import init_launcher
-    from tjls_mm.active.stages import run_stages
+    from tjls_mm.active.trial import run_stages
     from tjls_mm.errors import InputError, TrainingDiverged
 
     try:
-        cfg = load_config(args)
+        cfg = read_config(args.config, args.cfg_options, args.seed)
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+        cfg.launcher = args.launcher
         init_launcher(args.launcher, cfg)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         run_stages(cfg, args.redo_from)
@@ -78,6 +66,12 @@ def main() -> int:
             where = f' (process {rank})' if rank else ''
             print(f'ERROR{where}: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            'Stopped. The same command continues where it was, with the same results.',
+            file=sys.stderr,
+        )
+        return 130
     return 0
 
 

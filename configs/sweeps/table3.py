@@ -3,22 +3,21 @@
 # unlabelled examples used for training by 50%".
 title = 'TJLS, Table 3: CIFAR-100, VGG-16'
 seeds = [0, 1, 2]  # the paper does not say how many
-# All of them see 128 images per update: 64 labelled and 64 of the pool, or, for
-# Random, 128 labelled. An epoch is a pass over the labelled images for each, so Random
-# makes half as many updates of the classifier.
+# An update of each trains 64 labelled images, and 64 of the pool beside them where the
+# method has a discriminator.
 trials = dict(
     jls=dict(
-        config='../vgg16_cifar100_jls.py',
-        options={'active_learning.joint.pool_ratio': 1.5},
+        config='../classification/vgg16_cifar100_jls.py',
+        options={'method.pool_ratio': 1.5},
     ),
     gcn=dict(
-        config='../vgg16_cifar100_gcn.py',
-        options={'active_learning.joint.pool_ratio': 1.5},
+        config='../classification/vgg16_cifar100_gcn.py',
+        options={'method.pool_ratio': 1.5},
     ),
     tjls=dict(
-        config='../vgg16_cifar100_tjls.py',
-        options={'active_learning.joint.pool_ratio': 1.5},
+        config='../classification/vgg16_cifar100_tjls.py',
+        options={'method.pool_ratio': 1.5},
     ),
     # The control, not in the paper's table. It trains on no image of the pool.
-    random=dict(config='../vgg16_cifar100_random.py'),
+    random=dict(config='../classification/vgg16_cifar100_random.py'),
 )

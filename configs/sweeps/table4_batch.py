@@ -2,12 +2,22 @@
 # CIFAR-100 with 10, 20, 30 and 40 % of the labels.
 title = 'TJLS, Table 4 left: CIFAR-100, ResNet-18, batch size'
 seeds = [0, 1, 2]  # "mean of 3 trials"
-# The paper's B counts all images of a batch, and so does batch_size: half of them are
-# labelled, half of the pool (8 + 8 of 16, ..., 64 + 64 of 128). The learning rate stays
-# 0.01, as the paper names no other. base_batch_size is what several processes share.
+# The paper's B counts all images of a batch; batch_size counts the labelled half of
+# them (8 + 8 of 16, ..., 64 + 64 of 128). The learning rate stays 0.01, as the paper
+# names no other. base_batch_size is what several processes share.
 trials = {
     'tjls-batch16': dict(
-        config='../resnet18_cifar100_tjls.py',
+        config='../classification/resnet18_cifar100_tjls.py',
+        options={
+            'train_dataloader.batch_size': 8,
+            'auto_scale_lr.base_batch_size': 8,
+            'active_learning.initial': 0.1,
+            'active_learning.budget': 0.1,
+            'active_learning.stages': 4,
+        },
+    ),
+    'tjls-batch32': dict(
+        config='../classification/resnet18_cifar100_tjls.py',
         options={
             'train_dataloader.batch_size': 16,
             'auto_scale_lr.base_batch_size': 16,
@@ -16,8 +26,8 @@ trials = {
             'active_learning.stages': 4,
         },
     ),
-    'tjls-batch32': dict(
-        config='../resnet18_cifar100_tjls.py',
+    'tjls-batch64': dict(
+        config='../classification/resnet18_cifar100_tjls.py',
         options={
             'train_dataloader.batch_size': 32,
             'auto_scale_lr.base_batch_size': 32,
@@ -26,8 +36,8 @@ trials = {
             'active_learning.stages': 4,
         },
     ),
-    'tjls-batch64': dict(
-        config='../resnet18_cifar100_tjls.py',
+    'tjls-batch128': dict(
+        config='../classification/resnet18_cifar100_tjls.py',
         options={
             'train_dataloader.batch_size': 64,
             'auto_scale_lr.base_batch_size': 64,
@@ -36,19 +46,9 @@ trials = {
             'active_learning.stages': 4,
         },
     ),
-    'tjls-batch128': dict(
-        config='../resnet18_cifar100_tjls.py',
-        options={
-            'train_dataloader.batch_size': 128,
-            'auto_scale_lr.base_batch_size': 128,
-            'active_learning.initial': 0.1,
-            'active_learning.budget': 0.1,
-            'active_learning.stages': 4,
-        },
-    ),
-    # The control, not in the paper's table: all 128 images of a batch are labelled.
+    # The control, not in the paper's table: the 64 labelled images of a batch of 128.
     'random-batch128': dict(
-        config='../resnet18_cifar100_random.py',
+        config='../classification/resnet18_cifar100_random.py',
         options={
             'active_learning.initial': 0.1,
             'active_learning.budget': 0.1,

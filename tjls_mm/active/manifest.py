@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tjls_mm import __version__
 from tjls_mm.errors import InputError
 from tjls_mm.files import file_hash, write_json
-
-FILE = 'al_state.json'
+from tjls_mm.image_ids import read_image_ids
+from tjls_mm.stage_folder import StageFolder, TrialFolder
 
 SECTIONS = (
     'model',
@@ -27,6 +29,7 @@ SECTIONS = (
     'load_from',
     'data_source',
     'active_learning',
+    'method',
 )
 """Parts of a config that decide about results."""
 
@@ -40,9 +43,21 @@ MAY_DIFFER = frozenset(
         'backend_args',
         'console',
         'download',
+        'keep_outputs',
+        'trust_checkpoints',
     }
 )
 """Keys, anywhere, that do not: places, fetching, workers, logging."""
+
+STAGES_TO_COME = (
+    'active_learning.budget',
+    'active_learning.stages',
+    'active_learning.allow_short_stage',
+    'active_learning.annotator',
+    'data_source.bad_boxes',
+    'data_source.ignore_classes',
+)
+"""Settings that may be changed for stages that have not been trained."""
 
 
 def flatten_config(cfg: dict) -> dict[str, object]:
@@ -67,130 +82,229 @@ def flatten_config(cfg: dict) -> dict[str, object]:
     return flat
 
 
-class Manifest:
-    """State of a trial on disk.
+def hash_config(flat: dict[str, object]) -> str:
+    """SHA-256 of a flattened config."""
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
-    Args:
-        work_dir: Of the trial.
+
+def describe_ids(image_ids: Sequence[str]) -> dict:
+    """Count and SHA-256 of a list of image_ids."""
+    digest = hashlib.sha256('\n'.join(image_ids).encode()).hexdigest()
+    return {'count': len(image_ids), 'sha256': digest}
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """What a trial is, as far as results depend on it.
+
+    Attributes:
+        config: Of ``flatten_config``.
+        seed: Of the trial.
+        image_ids: Labelled and pool images, sorted.
+        test_ids: Test images, sorted.
+        initial: Labelled images of stage 0, sorted, as the config has them now.
+        initial_listed: Whether a file or a folder names them, not the seed.
     """
 
-    def __init__(self, work_dir: Path) -> None:
-        self.work_dir = work_dir
-        self.path = work_dir / FILE
-        self.content: dict = {}
+    config: dict[str, object]
+    seed: int
+    image_ids: list[str]
+    test_ids: list[str]
+    initial: list[str]
+    initial_listed: bool
 
-    def open(
-        self,
-        config: dict[str, object],
-        seed: int,
-        image_ids: list[str],
-        initial: list[str],
-        redo_from: int | None = None,
-    ) -> None:
-        """Start a trial, or continue the one that the work dir holds.
+
+class Manifest:
+    """State of a trial on disk; process 0 alone reads and writes it.
+
+    Args:
+        folder: Of the trial.
+    """
+
+    def __init__(self, folder: TrialFolder) -> None:
+        self.folder = folder
+        self.path = folder.state
+        self.content: dict = {}
+        self.notes: list[str] = []
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is none yet."""
+        return not self.path.exists()
+
+    def start(self, facts: TrialFacts) -> None:
+        """Begin a trial."""
+        self.content = {
+            'tjls_mm': __version__,
+            'config_hash': hash_config(facts.config),
+            'seed': facts.seed,
+            'images': describe_ids(facts.image_ids),
+            'test': describe_ids(facts.test_ids),
+            'initial': describe_ids(facts.initial),
+            'config': facts.config,
+            'changes': [],
+            'stages': [],
+        }
+
+    def resume(self, facts: TrialFacts, redo_from: int | None = None) -> None:
+        """Continue the trial that the work dir holds.
 
         Args:
-            config: Of ``flatten_config``.
-            seed: Of the trial.
-            image_ids: All images, labelled and pool.
-            initial: Images labelled at stage 0.
+            facts: Of the trial as the config describes it now.
             redo_from: Give up this stage and those after it.
 
         Raises:
             InputError: If the work dir belongs to another trial, or one of its
-                list files was changed.
+                files was changed.
         """
-        images = {'images': _describe(image_ids), 'initial': _describe(initial)}
-        if not self.path.exists():
-            if redo_from is not None:
-                raise InputError(f'--redo-from: {self.work_dir} holds no trial.')
-            text = json.dumps(config, sort_keys=True)
-            self.content = {
-                'tjls_mm': __version__,
-                'config_hash': hashlib.sha256(text.encode()).hexdigest(),
-                'seed': seed,
-                **images,
-                'config': config,
-                'stages': [],
-            }
-            return
-        try:
-            self.content = json.loads(self.path.read_text(encoding='utf-8'))
-            old = self.content['config'], self.content['seed']
-            self.content['stages'], self.content['images'], self.content['initial']
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f'{self.path} cannot be read ({error!r}): expected the state of a '
-                'trial. Restore it, or use another --work-dir.'
-            ) from None
-        changes = _differences({**old[0], 'seed': old[1]}, {**config, 'seed': seed})
-        for name, now in images.items():
-            before = self.content[name]
-            if before != now:
-                changes.append(
-                    f'{name}: {before["count"]} (SHA-256 {before["sha256"][:8]}…) '
-                    f'before, {now["count"]} ({now["sha256"][:8]}…) now'
+        self.content = _read(self.path)
+        if redo_from is not None:
+            if not 0 <= redo_from < len(self.stages):
+                raise InputError(
+                    f'--redo-from {redo_from}: {self.folder.path} holds stages 0 to '
+                    f'{len(self.stages) - 1}.'
                 )
-        if changes:
-            shown = '\n'.join(f'  {line}' for line in changes[:10])
-            more = f'\n  and {len(changes) - 10} more' if len(changes) > 10 else ''
+            del self.stages[redo_from:]
+        self._take_changes(facts)
+        self._check_files()
+
+    @property
+    def stages(self) -> list[dict]:
+        """One entry per stage that was begun."""
+        return self.content['stages']
+
+    def _take_changes(self, facts: TrialFacts) -> None:
+        old = {**self.content['config'], 'seed': self.content['seed']}
+        new = {**facts.config, 'seed': facts.seed}
+        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        later = [key for key in changed if key.startswith(STAGES_TO_COME)]
+        refused = [_difference(key, old, new) for key in changed if key not in later]
+        noted = [_difference(key, old, new) for key in later]
+        for name, now in (('test', facts.test_ids), ('images', facts.image_ids)):
+            before, found = self.content[name], describe_ids(now)
+            if before == found:
+                continue
+            line = (
+                f'{name}: {before["count"]} (SHA-256 {before["sha256"][:8]}…) before, '
+                f'{found["count"]} ({found["sha256"][:8]}…) now'
+            )
+            reason = name == 'images' and self._problem_of_removal(now)
+            if name == 'images' and not reason:
+                noted.append(line)
+            else:
+                refused.append(f'{line}{reason or ""}')
+        listed = facts.initial_listed and self.content['images'] == describe_ids(
+            facts.image_ids
+        )
+        if listed and describe_ids(facts.initial) != self.content['initial']:
+            refused.append('active_learning.initial: its images have changed')
+        if refused:
+            shown = '\n'.join(f'  {line}' for line in refused[:10])
+            more = f'\n  and {len(refused) - 10} more' if len(refused) > 10 else ''
             raise InputError(
-                f'{self.work_dir} holds a trial of another config, seed or data '
+                f'{self.folder.path} holds a trial of another config, seed or data '
                 f'set:\n{shown}{more}\nUse another --work-dir, or the config and '
                 'seed of that trial. Nothing was changed.'
             )
-        if redo_from is not None:
-            n_stages = len(self.content['stages'])
-            if not 0 <= redo_from < n_stages:
-                raise InputError(
-                    f'--redo-from {redo_from}: {self.work_dir} holds stages 0 to '
-                    f'{n_stages - 1}.'
-                )
-            self.content['stages'] = self.content['stages'][:redo_from]
-        self._check_lists()
+        if not noted:
+            return
+        running = self.n_complete
+        folder = self.folder.stage(running)
+        if self.knows(running) and folder.checkpoints() and not folder.model.exists():
+            raise InputError(
+                f'Stage {running} in {self.folder.path} is being trained, and this '
+                f'would change it in the middle: {"; ".join(noted)}. Change it back '
+                'until the stage is complete, or begin the stage again with '
+                f'--redo-from {running}.'
+            )
+        self.content['config'] = facts.config
+        self.content['config_hash'] = hash_config(facts.config)
+        self.content['images'] = describe_ids(facts.image_ids)
+        for line in noted:
+            self.content['changes'].append({'from_stage': running, 'change': line})
+            self.notes.append(f'Changed from stage {running} on: {line}')
 
-    def _check_lists(self) -> None:
-        for number, entry in enumerate(self.content['stages']):
-            for name, expected in entry['files'].items():
-                path = self.stage_folder(number) / name
-                found = file_hash(path) if path.exists() else None
-                if found == expected:
-                    continue
-                what = 'is missing' if found is None else 'was changed'
-                intact = f'stages 0 to {number - 1} are' if number else 'no stage is'
+    def _problem_of_removal(self, image_ids: list[str]) -> str | None:
+        """Why images may not be left out from now on, or None if they may."""
+        if not self.stages:
+            return None
+        folder = self.folder.stage(len(self.stages) - 1)
+        known = {*read_image_ids(folder.labelled), *read_image_ids(folder.pool)}
+        now = set(image_ids)
+        if now - known:
+            return f'; {min(now - known)!r} was not in the pool'
+        used = set(read_image_ids(folder.labelled))
+        if folder.selected.exists():
+            used |= set(read_image_ids(folder.selected))
+        gone = sorted(used - now)
+        if gone:
+            return f'; {gone[0]!r} is labelled or selected already'
+        return None
+
+    def _check_files(self) -> None:
+        for name, make in (
+            ('test', self.folder.test),
+            ('initial', self.folder.initial),
+        ):
+            if not make.exists():
+                continue  # written again, see Trial
+            if describe_ids(read_image_ids(make)) != self.content[name]:
                 raise InputError(
-                    f'{path} {what} since this trial wrote it (expected SHA-256 '
-                    f'{expected[:12]}…, found {found and found[:12]}…). Restore it; '
-                    f'or give up stage {number} and what follows with '
-                    f'--redo-from {number}: {intact} intact and kept.'
+                    f'{make} was changed since this trial wrote it. Remove it, and '
+                    'the same command writes it again.'
                 )
+        for number, entry in enumerate(self.stages):
+            for name, expected in entry['files'].items():
+                self._check_file(number, name, expected)
+
+    def _check_file(self, number: int, name: str, expected: str) -> None:
+        folder = self.folder.stage(number)
+        path = folder.path / name
+        found = file_hash(path) if path.exists() else None
+        if found == expected:
+            return
+        if path == folder.metrics:
+            if found is None:  # kept here too
+                return
+            raise InputError(
+                f'{path} was changed since this trial wrote it. Remove it, and the '
+                'same command writes it again.'
+            )
+        if path == folder.pool and self.entry(number)['status'] != 'complete':
+            return  # written again by the stage, where images were left out
+        what = 'is missing' if found is None else 'was changed'
+        intact = f'stages 0 to {number - 1} are' if number else 'no stage is'
+        raise InputError(
+            f'{path} {what} since this trial wrote it (expected SHA-256 '
+            f'{expected[:12]}…, found {found and found[:12]}…). Restore it; '
+            f'or give up stage {number} and what follows with '
+            f'--redo-from {number}: {intact} intact and kept.'
+        )
+
+    def entry(self, number: int) -> dict:
+        """Of a stage."""
+        return self.stages[number]
 
     def save(self) -> None:
         """Write atomically."""
         write_json(self.path, self.content)
 
-    def stage_folder(self, number: int) -> Path:
-        """Folder of a stage."""
-        return self.work_dir / f'stage_{number:02d}'
-
     @property
     def n_complete(self) -> int:
         """Number of complete stages; they come first."""
-        return sum(s['status'] == 'complete' for s in self.content['stages'])
+        return sum(s['status'] == 'complete' for s in self.stages)
 
     def knows(self, number: int) -> bool:
         """Whether a stage was begun."""
-        return number < len(self.content['stages'])
+        return number < len(self.stages)
 
     def check_processes(self, number: int, processes: int) -> None:
-        """Refuse to go on in the middle of a stage with other processes.
+        """Refuse to go on in the middle of training with other processes.
 
         Raises:
             InputError: If the stage was begun by another number of processes.
         """
-        if not self.knows(number):
-            return
-        before = self.content['stages'][number]['processes'][-1:]
+        before = self.entry(number)['processes'][-1:]
         if before and before != [processes]:
             raise InputError(
                 f'Stage {number} was begun by {before[0]} processes and would go on '
@@ -199,35 +313,69 @@ class Manifest:
                 f'--redo-from {number}.'
             )
 
-    def begin(self, number: int, files: list[str], processes: int) -> None:
+    def begin(self, number: int, files: Iterable[Path], processes: int) -> None:
         """Note that a stage has its lists and is being run."""
-        stages = self.content['stages']
-        folder = self.stage_folder(number)
         if not self.knows(number):
-            hashes = {name: file_hash(folder / name) for name in files}
-            stages.append({'status': 'running', 'files': hashes, 'processes': []})
-        if stages[number]['processes'][-1:] != [processes]:
-            stages[number]['processes'].append(processes)
+            self.stages.append({'status': 'running', 'files': {}, 'processes': []})
+        entry = self.entry(number)
+        entry['files'].update(_hashes(files))
+        if entry['processes'][-1:] != [processes]:
+            entry['processes'].append(processes)
+        entry['status'] = 'running'
         self.save()
 
-    def complete(self, number: int, files: list[str]) -> None:
-        """Note that a stage is done."""
-        entry = self.content['stages'][number]
-        folder = self.stage_folder(number)
-        entry['files'].update({name: file_hash(folder / name) for name in files})
+    def wait(self, number: int) -> None:
+        """Note that a stage waits for labels."""
+        self.entry(number)['status'] = 'waiting'
+        self.save()
+
+    def complete(self, number: int, record: dict) -> None:
+        """Note that a stage is done, with its results.
+
+        Args:
+            number: Of the stage.
+            record: Content of its ``metrics.json``.
+        """
+        folder: StageFolder = self.folder.stage(number)
+        files = (
+            folder.model,
+            folder.metrics,
+            folder.selection,
+            folder.selected,
+            folder.annotations,
+            folder.answered,
+        )
+        entry = self.entry(number)
+        entry['files'].update(_hashes(path for path in files if path.exists()))
+        entry['record'] = record
         entry['status'] = 'complete'
         self.save()
 
+    def reopen_last(self) -> None:
+        """Let the last stage select: stages were added after it."""
+        self.stages[-1]['status'] = 'running'
+        self.save()
 
-def _describe(image_ids: list[str]) -> dict:
-    digest = hashlib.sha256('\n'.join(image_ids).encode()).hexdigest()
-    return {'count': len(image_ids), 'sha256': digest}
+
+def _hashes(paths: Iterable[Path]) -> dict[str, str]:
+    return {path.name: file_hash(path) for path in paths}
 
 
-def _differences(old: dict, new: dict) -> list[str]:
-    lines = []
-    for key in sorted({*old, *new}):
-        before, now = old.get(key, '(not set)'), new.get(key, '(not set)')
-        if before != now:
-            lines.append(f'{key}: {before!r} before, {now!r} now')
-    return lines
+def _difference(key: str, old: dict, new: dict) -> str:
+    before, now = old.get(key, '(not set)'), new.get(key, '(not set)')
+    return f'{key}: {before!r} before, {now!r} now'
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        for key in ('config', 'seed', 'images', 'test', 'initial', 'changes'):
+            content[key]
+        for entry in content['stages']:
+            entry['files'].items(), entry['processes'], entry['status']
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path} cannot be read ({type(error).__name__}: {error}): expected the '
+            'state of a trial of this version. Restore it, or use another --work-dir.'
+        ) from None
+    return content

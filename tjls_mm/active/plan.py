@@ -1,88 +1,183 @@
-"""How many images are labelled at which stage."""
+"""What a trial will do, checked before it does anything."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
-from tjls_mm.errors import InputError
+from mmengine.config import Config
+
+from tjls_mm.active.budgets import image_count, plan_budgets
+from tjls_mm.active.checks import (
+    learner_problems,
+    need_problems,
+    part_problems,
+    section_problems,
+    split_problems,
+    weight_problems,
+)
+from tjls_mm.active.learner import inspect_learner
+from tjls_mm.active.manifest import TrialFacts, flatten_config
+from tjls_mm.active.settings import read_settings
+from tjls_mm.active.stage_config import StageDeriver, StageInputs
+from tjls_mm.errors import InputError, raise_first
+from tjls_mm.image_ids import read_image_ids
+from tjls_mm.query import select_random
+from tjls_mm.randomness import derive_seed
+from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
+from tjls_mm.stage_folder import TrialFolder
 
 
-def image_count(value: int | float, total: int, name: str) -> int:
-    """Number of images from a count or a fraction of all.
+class TrialPlan:
+    """What a trial will do, checked.
+
+    Attributes:
+        settings, method: Sections of the config.
+        source: Image source.
+        query: Query strategy.
+        annotator: Who labels.
+        learner: Facts of the learner.
+        deriver: Derives configs of stages.
+        image_ids: Labelled and pool images, sorted.
+        test_ids: Test images, sorted.
+        initial: image_ids labelled at stage 0, sorted.
 
     Args:
-        value: A count, or a fraction in (0, 1] given as float.
-        total: Labelled and pool images together.
-        name: Of the setting, for the message.
+        cfg: Config of the trial.
+        world_size: Number of processes.
 
     Raises:
-        InputError: If the value is neither.
+        InputError: If something is missing or does not fit.
     """
-    if isinstance(value, float) and 0 < value <= 1:
-        return max(1, round(value * total))
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    raise InputError(
-        f'active_learning.{name} must be a positive number of images, or a fraction '
-        f'of them in (0.0, 1.0], got {value!r}.'
-    )
 
+    def __init__(self, cfg: Config, world_size: int = 1) -> None:
+        self.cfg = cfg
+        self.settings, self.method = read_settings(cfg)
+        raise_first(section_problems(cfg))
+        raise_first(part_problems(cfg))
+        self.seed = cfg.randomness.seed
+        self.source = build_own(IMAGE_SOURCES, cfg.data_source)
+        self.query = build_own(QUERIES, self.method.query)
+        self.annotator = build_own(ANNOTATORS, self.settings.annotator)
+        self.image_ids = self.source.list_images('pool')
+        self.test_ids = self.source.list_images('test')
+        raise_first(split_problems(self.image_ids, self.test_ids))
+        self.initial = self._initial(self.settings.initial)
+        needs = self.query.needs
+        self.learner = inspect_learner(cfg, self.method, (*needs.pool, *needs.labelled))
+        raise_first(learner_problems(cfg, self.source, self.learner))
+        raise_first(need_problems(self.method, needs, self.learner))
+        self.deriver = StageDeriver(
+            cfg, self.source, self.settings, self.method, self.learner, needs
+        )
+        self.budgets(len(self.initial))
+        self._try_stage(world_size)
 
-def plan_budgets(
-    total: int,
-    initial: int,
-    budget: int | float | Sequence[int | float],
-    stages: int,
-    allow_short_stage: bool = False,
-) -> list[int]:
-    """Images to select after each stage but the last.
+    @property
+    def n_stages(self) -> int:
+        """Number of stages."""
+        return self.settings.stages
 
-    Args:
-        total: Labelled and pool images together.
-        initial: Images labelled at stage 0.
-        budget: Per stage, as count or fraction of ``total``, or one per selection.
-        stages: Number of stages, at least 1.
-        allow_short_stage: Let the last selection take what is left.
+    @property
+    def facts(self) -> TrialFacts:
+        """What results depend on."""
+        return TrialFacts(
+            config=flatten_config(self.cfg),
+            seed=self.seed,
+            image_ids=self.image_ids,
+            test_ids=self.test_ids,
+            initial=self.initial,
+            initial_listed=isinstance(self.settings.initial, str),
+        )
 
-    Returns:
-        ``stages - 1`` budgets.
+    def budgets(self, n_initial: int) -> list[int]:
+        """Images to select after each stage but the last.
 
-    Raises:
-        InputError: If they do not fit into the pool; says how many stages would.
-    """
-    if not isinstance(stages, int) or stages < 1:
-        raise InputError(f'active_learning.stages must be 1 or more, got {stages!r}.')
-    if isinstance(budget, (int, float)):
-        budgets = [image_count(budget, total, 'budget')] * (stages - 1)
-    else:
-        budgets = [image_count(b, total, 'budget') for b in budget]
-        if len(budgets) != stages - 1:
+        Args:
+            n_initial: Labelled images of stage 0.
+
+        Raises:
+            InputError: If they do not fit.
+        """
+        budgets = plan_budgets(
+            len(self.image_ids),
+            n_initial,
+            self.settings.budget,
+            self.n_stages,
+            self.settings.allow_short_stage,
+        )
+        left = len(self.image_ids) - n_initial - sum(budgets)
+        if self.learner.uses_pool and left < 1:
             raise InputError(
-                f'active_learning.budget lists {len(budgets)} budgets; {stages} '
-                f'stages make {stages - 1} selections.'
+                'The last stage leaves no image in the pool, and a branch of '
+                'method.branches trains on labelled and pool images: plan one stage '
+                'less or smaller budgets. (Training on all labels is the method of '
+                'the *_full configs.)'
             )
-    if initial > total:
-        raise InputError(
-            f'active_learning.initial asks for {initial} images, the data set has '
-            f'{total}.'
+        return budgets
+
+    def _try_stage(self, world_size: int) -> None:
+        """Whatever a stage config refuses, it refuses now."""
+        folder = TrialFolder(self.cfg.get('work_dir') or 'work_dirs')
+        n_labelled = len(self.initial)
+        n_pool = len(self.image_ids) - n_labelled
+        stage = StageInputs(
+            0, folder.stage(0), n_labelled, n_pool, folder.test, world_size
         )
-    left = total - initial
-    for i, wanted in enumerate(budgets):
-        if wanted <= left:
-            left -= wanted
-            continue
-        is_last = i == len(budgets) - 1
-        if allow_short_stage and is_last and left > 0:
-            budgets[i] = left
-            break
-        short = ''
-        if left:
-            short = (
-                f', or {i + 2} with a last selection of {left} '
-                '(active_learning.allow_short_stage=True)'
+        derived = self.deriver.derive(stage)
+        raise_first(self.source.config_problems(derived, self.learner.uses_pool))
+        size = self.deriver.bank_size(world_size)
+        if size > len(self.image_ids):
+            raise InputError(
+                f'The context bank needs {size} images (the batch less one), the data '
+                f'set has {len(self.image_ids)}: use a smaller '
+                'train_dataloader.batch_size.'
             )
-        raise InputError(
-            f'{initial} initial images and {stages - 1} selections '
-            f'({initial + sum(budgets)} images) are more than the {total} images '
-            f'of the data set: {i + 1} stages fit{short}. Lower '
-            'active_learning.stages, budget or initial.'
+
+    def _initial(self, value) -> list[str]:
+        if isinstance(value, str) and value.endswith('/'):
+            return self._initial_below(value)
+        if isinstance(value, (str, Path)):
+            listed = read_image_ids(value)
+            unknown = sorted(set(listed) - set(self.image_ids))
+            if unknown or not listed:
+                raise InputError(
+                    f'{value}: expected ids of the pool sets such as '
+                    f'{self.image_ids[0]!r}, found {unknown[:3] or "none"}. Correct the '
+                    'list, or set active_learning.initial to a number of images.'
+                )
+            return sorted(listed)
+        count = image_count(value, len(self.image_ids), 'initial')
+        if count > len(self.image_ids):
+            raise InputError(
+                f'active_learning.initial asks for {count} images, the data set has '
+                f'{len(self.image_ids)}: 0 stages fit.'
+            )
+        return sorted(
+            select_random(self.image_ids, count, derive_seed(self.seed, 'initial'))
         )
-    return budgets
+
+    def _initial_below(self, prefix: str) -> list[str]:
+        found = [i for i in self.image_ids if i.startswith(prefix)]
+        if not found:
+            raise InputError(
+                f'active_learning.initial: no image_id begins with {prefix!r}; they '
+                f'look like {self.image_ids[0]!r}. (Without the slash at its end it '
+                'would be a list file.)'
+            )
+        return found
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had, or that could run code."""
+        raise_first(weight_problems(self.cfg, self.settings, self.learner.config))
+
+    def check_annotations(self, labelled: list[str]) -> None:
+        """Read the annotations of test and labelled images.
+
+        Args:
+            labelled: image_ids labelled at the stage at hand.
+        """
+        raise_first(self.source.annotation_problems(self.test_ids, 'test'))
+        raise_first(self.source.annotation_problems(labelled, 'labelled'))
+
+    def check_images(self) -> None:
+        """Decode every image."""
+        raise_first(self.source.image_problems('pool', self.image_ids))
+        raise_first(self.source.image_problems('test', self.test_ids))

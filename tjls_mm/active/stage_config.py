@@ -1,27 +1,27 @@
 """Derive the config of one stage from the config of the trial."""
 
 import copy
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
 
+from tjls_mm.active.batches import Batches, plan_batches
+from tjls_mm.active.learner import Learner
+from tjls_mm.active.schedule import fill_schedule
+from tjls_mm.active.settings import Method, Settings
 from tjls_mm.errors import InputError
+from tjls_mm.models.joint_parts import head_key
+from tjls_mm.outputs import Needs
 from tjls_mm.randomness import derive_seed
-from tjls_mm.registry import QUERIES
+from tjls_mm.stage_folder import StageFolder
 
-EPOCH_KEYS = (
-    'begin',
-    'end',
-    'milestones',
-    'T_max',
-    'step_size',
-    'total_steps',
-    'periods',
-)
-"""Arguments of MMEngine's schedulers that count epochs or iterations."""
+OWN_HOOKS = ('AlternatingUpdateHook', 'ContextBankHook', 'PoolScoringHook')
+"""Hooks that the loop inserts for training."""
+
+LEAST_HELD_OUT = 8
+"""Labelled images that the discriminator is measured on, where there are enough."""
 
 
 @dataclass(frozen=True)
@@ -38,240 +38,120 @@ class StageInputs:
     """
 
     number: int
-    folder: Path
+    folder: StageFolder
     n_labelled: int
     n_pool: int
     test_list: Path
     world_size: int = 1
 
-    def list_file(self, name: str) -> str:
-        """Path of ``labelled.txt``, ``pool.txt`` or ``bank.txt``."""
-        return str((self.folder / f'{name}.txt').absolute())
-
 
 @dataclass(frozen=True)
-class Batches:
-    """How images make up iterations.
+class StageDeriver:
+    """Derives configs of stages; everything but the stage is the trial's.
 
     Attributes:
-        per_process: Images per iteration and process.
-        total: Images per iteration, all processes together.
-        labelled: Labelled images of a task iteration, all processes together.
-        turns: Iterations per task iteration.
-        accumulative_counts: Iterations per optimiser step.
-        share: Whether processes share the total that the config names.
-        scale: Whether MMEngine scales the learning rate to the total.
+        cfg: Config of the trial; never changed.
+        source: Image source.
+        settings: Section ``active_learning``.
+        method: Section ``method``.
+        learner: Facts of the learner.
+        needs: Of the query strategy.
     """
 
-    per_process: int
-    total: int
-    labelled: int
-    turns: int
-    accumulative_counts: int
-    share: bool
-    scale: bool
+    cfg: Config
+    source: object
+    settings: Settings
+    method: Method
+    learner: Learner
+    needs: Needs
 
-    def iterations(self, epochs: float, n_labelled: int) -> int:
-        """Iterations in which the task sees every labelled image so often."""
-        return round(epochs * n_labelled / self.labelled * self.turns)
+    def batches(self, world_size: int) -> Batches:
+        """How images make up iterations."""
+        return plan_batches(self.cfg, self.method, self.learner.uses_pool, world_size)
 
-    def describe(self, world_size: int) -> str:
-        """One line for the log."""
-        rate = 'scaled to it' if self.scale else 'as configured'
-        if world_size == 1:
-            return f'batch of {self.total} images, learning rate {rate}'
-        if self.share:
-            return (
-                f'{world_size} processes share the batch of {self.total} images: '
-                f'{self.per_process} each, learning rate as configured'
+    def bank_size(self, world_size: int) -> int:
+        """Reference images that the bottleneck needs, 0 if none."""
+        if not self.learner.has_bank:
+            return 0
+        batches = self.batches(world_size)
+        bottleneck = _bottleneck(self._model(batches))
+        gathered = batches.total if bottleneck.get('gather') else batches.per_process
+        return (bottleneck.get('batch_size') or gathered) - 1
+
+    def held_out_count(self, n_labelled: int) -> int:
+        """Labelled images that train the task only."""
+        if not self.learner.uses_pool or not self.method.holdout:
+            return 0
+        count = round(self.method.holdout * n_labelled)
+        return max(count, min(LEAST_HELD_OUT, n_labelled // 5))
+
+    def scores_pool(self, stage: StageInputs) -> bool:
+        """Whether anything is asked of the pool at the end of a stage."""
+        wanted = self.needs.pool or self.needs.labelled
+        return bool(stage.n_pool and (wanted or 'logit' in self.learner.provides))
+
+    def gather_seed(self, number: int) -> int:
+        """Seed of what is random in gathering a stage's outputs."""
+        return derive_seed(self.cfg.randomness.seed, number, 'gather')
+
+    def derive(self, stage: StageInputs) -> Config:
+        """Config of one stage, runnable by the tools of mmdet and mmpretrain.
+
+        Args:
+            stage: What it is run on.
+
+        Returns:
+            A new config: lists, work dir, names, seeds, loop, sampler and hooks of
+            the stage filled in, epochs turned into iterations.
+
+        Raises:
+            InputError: If the config cannot be run.
+        """
+        # A name of its own: the Runner dumps its config under it, and must not write
+        # over the stage's config.py.
+        cfg = Config(copy.deepcopy(self.cfg.to_dict()), 'derived', 'as_run.py')
+        # Variables of the config files that the parts below hold already: MMEngine
+        # formats the whole config several times per Runner.
+        for name in [key for key in cfg if key.endswith('_pipeline')]:
+            cfg.pop(name)
+        seed = cfg.randomness.seed
+        batches = self.batches(stage.world_size)
+        _name_stage(cfg, stage)
+        cfg.model = self._model(batches)
+        self._fill_data(cfg, stage, batches, seed)
+        bar = self.settings.console == 'summary'
+        fill_schedule(cfg, batches, stage.n_labelled, seed, stage.number, bar)
+        self._fill_hooks(cfg, stage)
+        cfg.train_cfg.setdefault('val_interval', None)
+        if stage.world_size > 1 and not torch.cuda.is_available():
+            # MMEngine names a device for the wrapper, which a CPU model refuses.
+            cfg.model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=True,
             )
-        return (
-            f'{world_size} processes with {self.per_process} images each make a '
-            f'batch of {self.total}, learning rate {rate}'
+        return cfg
+
+    def volume(self, derived: Config, world_size: int) -> dict:
+        """How much a derived config trains, for the record."""
+        batches = self.batches(world_size)
+        iterations = derived.train_cfg.max_iters
+        steps = iterations // batches.turns
+        return dict(
+            iterations=iterations,
+            task_updates=steps // batches.accumulative_counts,
+            labelled_exposures=steps * batches.labelled * batches.processes,
+            image_passes=iterations * batches.total,
+            processes=world_size,
         )
 
-
-def find_configs(cfg, key: str) -> list:
-    """Values of a key anywhere in a config, None left out."""
-    found = []
-    if isinstance(cfg, dict):
-        if cfg.get(key) is not None:
-            found.append(cfg[key])
-        for value in cfg.values():
-            found += find_configs(value, key)
-    elif isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            found += find_configs(value, key)
-    return found
-
-
-def has_discriminator(cfg: Config) -> bool:
-    """Whether the learner is trained jointly with a discriminator."""
-    return bool(find_configs(cfg.model, 'discriminator'))
-
-
-def plan_batches(cfg: Config, world_size: int) -> Batches:
-    """Split the batch over processes.
-
-    ``auto_scale_lr.base_batch_size`` names the total of the experiment. With
-    ``auto_scale_lr.enable`` every process takes ``train_dataloader.batch_size``
-    and MMEngine scales the learning rate; otherwise the processes share the total.
-
-    Args:
-        cfg: Config of the trial.
-        world_size: Number of processes.
-
-    Raises:
-        InputError: If the batch cannot be split.
-    """
-    size = cfg.train_dataloader.batch_size
-    joint = cfg.active_learning.get('joint', {})
-    composition = joint.get('composition', 'mixed')
-    mixed = has_discriminator(cfg) and composition == 'mixed'
-    scale = cfg.get('auto_scale_lr') or {}
-    share = world_size > 1 and not scale.get('enable') and 'base_batch_size' in scale
-    if share:
-        total = scale['base_batch_size']
-        if size not in (total, total // world_size):
-            raise InputError(
-                f'{world_size} processes share the batch of {total} images that '
-                'auto_scale_lr.base_batch_size names, but '
-                f'train_dataloader.batch_size is {size}: set both to one number.'
-            )
-        if total % world_size:
-            raise InputError(
-                f'{world_size} processes cannot share a batch of {total} images '
-                '(auto_scale_lr.base_batch_size). Use a number of processes that '
-                'divides it, or auto_scale_lr.enable=True to let every process '
-                f'take {size} images and to scale the learning rate.'
-            )
-        size = total // world_size
-    if mixed and size % 2:
-        raise InputError(
-            f'A mixed batch is half labelled, half pool, but each process has '
-            f'{size} images: make train_dataloader.batch_size even'
-            + (f', or use fewer than {world_size} processes.' if share else '.')
-        )
-    if not has_discriminator(cfg):
-        turns, labelled = 1, size
-    elif mixed:
-        turns = 2 if joint.get('update', 'joint') == 'alternate' else 1
-        labelled = size // 2
-    else:
-        turns, labelled = 2, size
-    return Batches(
-        per_process=size,
-        total=size * world_size,
-        labelled=labelled * world_size,
-        turns=turns,
-        accumulative_counts=cfg.optim_wrapper.get('accumulative_counts', 1),
-        share=share,
-        scale=_scales_rate(cfg, size * world_size),
-    )
-
-
-def _scales_rate(cfg: Config, total: int) -> bool:
-    scale = cfg.get('auto_scale_lr') or {}
-    if not scale.get('enable') or scale.get('base_batch_size') in (None, total):
-        return False
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
-    if any('OneCycle' in s.type for s in schedulers):
-        raise InputError(
-            'auto_scale_lr.enable cannot scale OneCycleLR, whose eta_max is the '
-            'rate itself: set eta_max for the larger batch and '
-            f'auto_scale_lr.base_batch_size={total}.'
-        )
-    return True
-
-
-def derive_stage_config(cfg: Config, source, stage: StageInputs) -> Config:
-    """Config of one stage, runnable by the tools of mmdet and mmpretrain.
-
-    Args:
-        cfg: Config of the trial; not changed.
-        source: Its image source.
-        stage: What the stage is run on.
-
-    Returns:
-        A new config: lists, work dir, names and seeds of the stage filled in,
-        epochs turned into iterations.
-
-    Raises:
-        InputError: If the config cannot be run.
-    """
-    # A name of its own: the Runner dumps its config under it, and must not write
-    # over the stage's config.py.
-    cfg = Config(copy.deepcopy(cfg.to_dict()), 'derived', 'as_run.py')
-    # Variables of the config files that the parts below hold already: MMEngine
-    # formats the whole config several times per Runner.
-    for name in [key for key in cfg if key.endswith('_pipeline')]:
-        cfg.pop(name)
-    seed = cfg.randomness.seed
-    batches = plan_batches(cfg, stage.world_size)
-    _name_stage(cfg, stage)
-    _fill_data(cfg, source, stage, batches, seed)
-    _fill_bottleneck(cfg, stage.world_size, batches)
-    _fill_schedule(cfg, stage, batches, seed)
-    _fill_hooks(cfg, stage, seed)
-    if stage.world_size > 1 and not torch.cuda.is_available():
-        # MMEngine names a device for the wrapper, which a CPU model refuses.
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            broadcast_buffers=False,
-            find_unused_parameters=True,
-        )
-    return cfg
-
-
-def _name_stage(cfg: Config, stage: StageInputs) -> None:
-    # Loggers and visualizers are kept by name for as long as the process lives:
-    # one of the same name would write into the folder of the first.
-    name = str(stage.folder.absolute())
-    cfg.work_dir = str(stage.folder)
-    cfg.experiment_name = name
-    if cfg.get('visualizer') is not None:
-        cfg.visualizer.name = name
-    cfg.randomness.seed = derive_seed(cfg.randomness.seed, stage.number, 'weights')
-
-
-def _fill_data(
-    cfg: Config, source, stage: StageInputs, batches: Batches, seed: int
-) -> None:
-    loader = cfg.train_dataloader
-    joint = cfg.active_learning.get('joint', {})
-    parts = loader.dataset
-    labelled = source.labelled_dataset(stage.list_file('labelled'))
-    parts.labelled = ConfigDict({**labelled, **parts.labelled})
-    if has_discriminator(cfg):
-        pool = source.pool_dataset(stage.list_file('pool'))
-        parts.pool = ConfigDict({**pool, **parts.pool})
-    else:
-        parts.pool = None
-    loader.batch_size = batches.per_process
-    loader.sampler = dict(type='DefaultSampler', shuffle=True)
-    loader.batch_sampler = dict(
-        loader.get('batch_sampler') or {'type': 'tjls_mm.JointBatchSampler'},
-        **joint,
-        accumulative_counts=batches.accumulative_counts,
-        seed=seed,
-        stage=stage.number,
-    )
-    test = source.labelled_dataset(str(stage.test_list.absolute()))
-    for name in ('val_dataloader', 'test_dataloader'):
-        if cfg.get(name) is not None:
-            dataset = {**test, 'test_mode': True, **cfg[name].dataset}
-            cfg[name].dataset = ConfigDict(dataset)
-    pool = source.pool_dataset(stage.list_file('pool'))
-    score = cfg.score_dataloader
-    score.dataset = ConfigDict({**pool, 'test_mode': True, **score.dataset})
-
-
-def _fill_bottleneck(cfg: Config, world_size: int, batches: Batches) -> None:
-    for bottleneck in find_configs(cfg.model, 'bottleneck'):
-        if batches.share and world_size > 1:
+    def _model(self, batches: Batches) -> ConfigDict:
+        model = ConfigDict(copy.deepcopy(self.learner.config))
+        bottleneck = _bottleneck(model)
+        if not bottleneck:
+            return model
+        if batches.share and batches.processes > 1:
             # Shared batches are one experiment: attention spans all of it.
             bottleneck.setdefault('gather', True)
         total = batches.total if bottleneck.get('gather') else batches.per_process
@@ -284,135 +164,148 @@ def _fill_bottleneck(cfg: Config, world_size: int, batches: Batches) -> None:
             given = bottleneck.setdefault('batch_size', total)
             if given != total:
                 raise InputError(
-                    f"A bottleneck with tokens='channels' has weights for "
-                    f'{given} batch slots (batch_size), but its batches hold '
-                    f'{total} images: remove batch_size from the bottleneck, or '
-                    f'make train_dataloader.batch_size {given}.'
+                    f"A bottleneck with tokens='channels' has weights for {given} "
+                    'batch slots (method.bottleneck.batch_size), but its batches hold '
+                    f'{total} images, labelled and pool together: remove batch_size from the '
+                    'bottleneck, or change train_dataloader.batch_size.'
                 )
+        return model
 
-
-def bank_size(cfg: Config) -> int:
-    """Reference images that the bottlenecks of a stage config need, 0 if none."""
-    sizes = []
-    for bottleneck in find_configs(cfg.model, 'bottleneck'):
-        if bottleneck.get('eval_context', 'bank') == 'bank':
-            sampler = cfg.train_dataloader
-            default = sampler.batch_size
-            if bottleneck.get('gather'):
-                default = cfg.active_learning.total_batch
-            sizes.append(bottleneck.get('batch_size') or default)
-    return max(sizes) - 1 if sizes else 0
-
-
-def _fill_schedule(
-    cfg: Config, stage: StageInputs, batches: Batches, seed: int
-) -> None:
-    train = cfg.train_cfg
-    epochs = train.pop('max_epochs', None)
-    if (epochs is None) == (train.get('max_iters') is None):
-        raise InputError(
-            'train_cfg needs max_epochs (passes of the task over the labelled '
-            'images) or max_iters, and not both.'
+    def _fill_data(
+        self, cfg: Config, stage: StageInputs, batches: Batches, seed: int
+    ) -> None:
+        source, method, folder = self.source, self.method, stage.folder
+        loader = cfg.train_dataloader
+        own = dict(loader.get('dataset') or {})
+        joint = dict(
+            type='tjls_mm.JointDataset',
+            labelled={**source.labelled_dataset(_path(folder.labelled)), **own},
         )
-    round_to = batches.turns * batches.accumulative_counts
-    if epochs is not None:
-        iterations = batches.iterations(epochs, stage.n_labelled)
-        train.max_iters = max(1, math.ceil(iterations / round_to)) * round_to
-    if train.get('val_interval') and epochs is not None:
-        interval = batches.iterations(train.val_interval, stage.n_labelled)
-        train.val_interval = max(1, interval)
-    train.update(seed=seed, stage=stage.number)
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
-    cfg.param_scheduler = [
-        _scheduler_in_iterations(s, batches, stage.n_labelled) for s in schedulers
-    ]
-    for scheduler in cfg.param_scheduler:
-        _fit_one_cycle(scheduler, train.max_iters, round_to)
-    steps = train.max_iters // batches.turns
-    cfg.active_learning.total_batch = batches.total
-    cfg.active_learning.volume = dict(
-        iterations=train.max_iters,
-        task_updates=steps // batches.accumulative_counts,
-        labelled_exposures=steps * batches.labelled,
-        image_passes=train.max_iters * batches.total,
-    )
-
-
-def _scheduler_in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDict:
-    cfg = copy.deepcopy(cfg)
-    if not cfg.get('by_epoch', True):
-        return cfg
-    if 'Exponential' in cfg.type or 'Plateau' in cfg.type:
-        raise InputError(
-            f'{cfg.type} cannot count epochs here, where an epoch is a pass of the '
-            'task over the labelled images: set by_epoch=False, or use '
-            'MultiStepLR, StepLR, CosineAnnealingLR, LinearLR, PolyLR or OneCycleLR.'
-        )
-    for key in EPOCH_KEYS:
-        value = cfg.get(key)
-        if isinstance(value, (list, tuple)):
-            cfg[key] = [batches.iterations(v, n_labelled) for v in value]
-        elif value is not None and value != math.inf:
-            least = 1 if key in ('T_max', 'step_size', 'total_steps') else 0
-            cfg[key] = max(least, batches.iterations(value, n_labelled))
-    cfg.by_epoch = False
-    cfg.pop('convert_to_iter_based', None)
-    return cfg
-
-
-def _fit_one_cycle(scheduler: ConfigDict, max_iters: int, round_to: int) -> None:
-    """Let a cycle last as long as training, which is rounded up to whole updates."""
-    if 'OneCycle' not in scheduler.type:
-        return
-    rounding = max_iters - scheduler.total_steps
-    if 0 < rounding < round_to:
-        scheduler.total_steps = max_iters
-    elif rounding > 0:
-        raise InputError(
-            f'OneCycleLR ends after {scheduler.total_steps} of {max_iters} iterations: '
-            'set its total_steps to train_cfg.max_epochs (with by_epoch=True) or '
-            'max_iters.'
-        )
-
-
-def _fill_hooks(cfg: Config, stage: StageInputs, seed: int) -> None:
-    query = QUERIES.get(cfg.active_learning.query.type)
-    joint = cfg.active_learning.get('joint', {})
-    # Batches of one kind take turns themselves: each serves the losses it can.
-    pure = joint.get('composition') == 'pure'
-    update = 'joint' if pure else joint.get('update', 'joint')
-    arguments = {
-        'tjls_mm.AlternatingUpdateHook': dict(update=update),
-        'tjls_mm.ContextBankHook': dict(list_file=stage.list_file('bank')),
-        'tjls_mm.PoolScoringHook': dict(
-            labelled_list=stage.list_file('labelled'),
-            outputs=query.needs if stage.n_pool else (),
+        if self.learner.uses_pool:
+            joint['pool'] = {**source.pool_dataset(_path(folder.pool)), **own}
+            if 'pipeline' in own:
+                joint['pool']['pipeline'] = source.pool_pipeline(own['pipeline'])
+            if self.held_out_count(stage.n_labelled):
+                joint['held_out'] = _path(folder.held_out)
+        loader.dataset = ConfigDict(joint)
+        loader.batch_size = batches.labelled
+        loader.sampler = dict(type='DefaultSampler', shuffle=True)
+        loader.batch_sampler = dict(
+            type='tjls_mm.JointBatchSampler',
+            composition=method.composition,
+            update=method.update,
+            pool_ratio=method.pool_ratio,
+            redraw_pool=method.redraw_pool,
+            accumulative_counts=batches.accumulative_counts,
             seed=seed,
             stage=stage.number,
-        ),
-    }
-    for hook in cfg.get('custom_hooks') or []:
-        hook.update(arguments.pop(hook.type, {}))
-    missing = set(arguments)
-    if not has_discriminator(cfg):
-        missing.discard('tjls_mm.AlternatingUpdateHook')
-        missing.discard('tjls_mm.ContextBankHook')
-    if not query.needs:
-        missing.discard('tjls_mm.PoolScoringHook')
-    if missing:
-        raise InputError(
-            f'custom_hooks lacks {sorted(missing)}: a child config that sets '
-            'custom_hooks replaces the list of its base and must name them again.'
         )
+        val = cfg.val_dataloader
+        seen = dict(val.get('dataset') or {})
+        test = {
+            **source.labelled_dataset(_path(stage.test_list)),
+            'test_mode': True,
+            **seen,
+        }
+        for name in ('val', 'test'):
+            given = cfg.get(f'{name}_dataloader') or val
+            given = {'sampler': dict(type='DefaultSampler', shuffle=False), **given}
+            cfg[f'{name}_dataloader'] = ConfigDict({**given, 'dataset': dict(test)})
+            if cfg.get(f'{name}_cfg') is None:
+                cfg[f'{name}_cfg'] = dict(type=f'{name.capitalize()}Loop')
+            if cfg.get(f'{name}_evaluator') is None:
+                cfg[f'{name}_evaluator'] = copy.deepcopy(cfg.val_evaluator)
+        pool = {**source.pool_dataset(_path(folder.pool)), 'test_mode': True, **seen}
+        if 'pipeline' in seen:
+            pool['pipeline'] = source.score_pipeline(seen['pipeline'])
+        cfg.score_dataloader = dict(
+            batch_size=val.get('batch_size', 1),
+            num_workers=val.get('num_workers', 0),
+            **{'dataset': pool},
+        ) | dict(self.cfg.get('score_dataloader') or {})
+
+    def _fill_hooks(self, cfg: Config, stage: StageInputs) -> None:
+        hooks = cfg.setdefault('default_hooks', ConfigDict())
+        checkpoint = hooks.get('checkpoint') or {}
+        if checkpoint.get('type') != 'tjls_mm.StageCheckpointHook':
+            hooks.checkpoint = dict(type='tjls_mm.StageCheckpointHook')
+        # A stage is iterations, so its evaluation is logged at an iteration.
+        logger = hooks.get('logger') or dict(type='LoggerHook')
+        hooks.logger = {**logger, 'log_metric_by_epoch': False}
+        processor = cfg.get('log_processor') or dict(type='LogProcessor')
+        cfg.log_processor = {**processor, 'by_epoch': False}
+        # Task and sampler updates reach different parameters.
+        cfg.find_unused_parameters = True
+        own = []
+        if self.learner.uses_pool:
+            # Batches of one kind take turns themselves: each serves the losses it can.
+            pure = self.method.composition == 'pure'
+            update = 'joint' if pure else self.method.update
+            own.append(dict(type='tjls_mm.AlternatingUpdateHook', update=update))
+        if self.learner.has_bank:
+            bank = _path(stage.folder.bank)
+            own.append(dict(type='tjls_mm.ContextBankHook', list_file=bank))
+        if self.scores_pool(stage):
+            own.append(
+                dict(
+                    type='tjls_mm.PoolScoringHook',
+                    needs=dict(
+                        pool=list(self.needs.pool),
+                        labelled=list(self.needs.labelled),
+                        passes=self.needs.passes,
+                    ),
+                    seed=self.gather_seed(stage.number),
+                )
+            )
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *own]
+
+
+def _bottleneck(model: ConfigDict) -> ConfigDict:
+    return model.get(head_key(model), {}).get('bottleneck') or ConfigDict()
+
+
+def _path(path: Path) -> str:
+    return str(path.absolute())
+
+
+def _name_stage(cfg: Config, stage: StageInputs) -> None:
+    # Loggers and visualizers are kept by name for as long as the process lives:
+    # one of the same name would write into the folder of the first.
+    name = _path(stage.folder.path)
+    cfg.work_dir = str(stage.folder.path)
+    cfg.experiment_name = name
+    if cfg.get('visualizer') is not None:
+        cfg.visualizer.name = name
+    cfg.randomness.seed = derive_seed(cfg.randomness.seed, stage.number, 'weights')
+    # mmdet's and mmpretrain's own tools import their models before they read a config.
+    imports = cfg.get('custom_imports') or dict(allow_failed_imports=False)
+    names = dict.fromkeys(['tjls_mm.compat', *imports.get('imports', [])])
+    cfg.custom_imports = {**imports, 'imports': [*names, 'tjls_mm.models']}
+
+
+def derive_evaluation_config(cfg: Config) -> Config:
+    """The same stage without training: what runs from its weights.
+
+    Args:
+        cfg: Of ``StageDeriver.derive``; not changed.
+    """
+    cfg = copy.deepcopy(cfg)
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[name] = None
+    cfg.custom_hooks = [
+        hook
+        for hook in cfg.custom_hooks
+        if not str(hook.get('type')).endswith((*OWN_HOOKS, 'EMAHook'))
+    ]
+    cfg.auto_scale_lr = None
+    return cfg
 
 
 def derive_standalone_config(cfg: Config) -> Config:
     """The stage config as saved for mmdet's and mmpretrain's own tools.
 
     Args:
-        cfg: Of ``derive_stage_config``; not changed.
+        cfg: Of ``StageDeriver.derive``; not changed.
 
     Returns:
         The same with a work dir of its own: training it again must not write

@@ -3,7 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from tjls_mm.models.joint_learner import find_joint_learner
+from tjls_mm.models.branch import find_joint_learner
 from tjls_mm.registry import HOOKS
 
 
@@ -11,8 +11,7 @@ from tjls_mm.registry import HOOKS
 class AlternatingUpdateHook(Hook):
     """Tell the learner before every iteration whose update it is.
 
-    A learner without discriminator, or a model that is no joint learner, is left
-    alone.
+    A model that is no joint learner is left alone.
 
     Args:
         update: 'alternate', the task's and the sampler's update in turn, or
@@ -32,13 +31,6 @@ class AlternatingUpdateHook(Hook):
         """Find the learner."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._learner = find_joint_learner(model)
-        sampler = runner.train_dataloader.batch_sampler
-        pure = getattr(sampler, 'composition', None) == 'pure'
-        if pure and self.update == 'alternate':
-            raise ValueError(
-                "Batches of one kind (composition='pure') take turns themselves: "
-                "use update='joint', or no labelled batch reaches the discriminator."
-            )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Set the turn, a function of the iteration alone."""

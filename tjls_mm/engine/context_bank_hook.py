@@ -6,7 +6,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader
 
-from tjls_mm.models.batch_bottleneck import batch_bottlenecks, fill_context_banks
+from tjls_mm.models.batch_bottleneck import (
+    batch_bottlenecks,
+    clear_context_banks,
+    fill_context_banks,
+)
 from tjls_mm.registry import DATASETS, HOOKS
 
 
@@ -15,8 +19,9 @@ class ContextBankHook(Hook):
     """Refresh the context bank at the end of training and before evaluations.
 
     It comes before the hook that writes checkpoints, so that a checkpoint holds
-    the bank of its weights. Buffers of process 0 are copied to all others first:
-    what is evaluated is what is saved. Models without a bank are left alone.
+    the bank of its weights, and after MMEngine's EMAHook, which exchanges weights for
+    their average. Buffers of process 0 are copied to all others first: what is
+    evaluated is what is saved. Models without a bank are left alone.
 
     Images are loaded as ``score_dataloader`` of the config says: through the test
     pipeline without annotations.
@@ -28,34 +33,34 @@ class ContextBankHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, list_file: str | None = None) -> None:
+    def __init__(self, list_file: str) -> None:
         self.list_file = list_file
         self._filled_at: int | None = None
 
-    def before_val(self, runner) -> None:
+    def before_val_epoch(self, runner) -> None:
         """Refresh for evaluations during training."""
         self._refresh(runner)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Forget the bank where training goes on."""
+        if runner.iter < runner.max_iters:
+            clear_context_banks(_unwrapped(runner))
 
     def after_train_epoch(self, runner) -> None:
         """Refresh before the weights are saved."""
         self._refresh(runner)
 
     def _refresh(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        loaded = getattr(runner.train_loop, 'trained', False)  # with its bank
-        if loaded or self._filled_at == runner.iter:
+        if self._filled_at == runner.iter:
             return
         self._filled_at = runner.iter
+        model = _unwrapped(runner)
         if dist.is_initialized() and dist.get_world_size() > 1:
             for buffer in model.buffers():
                 if buffer.numel():
                     dist.broadcast(buffer, src=0)
         if not batch_bottlenecks(model):
             return
-        if self.list_file is None:
-            raise ValueError(
-                'ContextBankHook needs list_file: the list of the reference images.'
-            )
         score = runner.cfg.score_dataloader
         loader = DataLoader(
             DATASETS.build({**score.dataset, 'ann_file': self.list_file}),
@@ -63,3 +68,7 @@ class ContextBankHook(Hook):
             collate_fn=pseudo_collate,
         )
         fill_context_banks(model, loader)
+
+
+def _unwrapped(runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

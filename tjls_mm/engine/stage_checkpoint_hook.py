@@ -14,9 +14,9 @@ from tjls_mm import __version__
 from tjls_mm.errors import InputError
 from tjls_mm.files import atomic_path, write_text
 from tjls_mm.registry import HOOKS
+from tjls_mm.stage_folder import StageFolder
 
-MODEL_FILE = 'model.pth'
-RESUME_GLOB = 'iter_*.pth'
+PLAIN = (torch.Tensor, str, int, float, bool, type(None))
 
 
 @HOOKS.register_module()
@@ -25,7 +25,8 @@ class StageCheckpointHook(Hook):
 
     Files are written under a temporary name and renamed; the one before is
     removed after. They hold tensors and plain types only, so that they load with
-    torch's safe loading.
+    torch's safe loading. Other hooks put state of their own into them as into
+    MMEngine's, in ``before_save_checkpoint``.
 
     Args:
         interval: Save every so many iterations. Defaults to by time only.
@@ -64,17 +65,14 @@ class StageCheckpointHook(Hook):
     def after_train_epoch(self, runner) -> None:
         """Save the weights; the states of training are no longer needed."""
         if is_main_process():
-            folder = Path(runner.work_dir)
+            folder = StageFolder(runner.work_dir)
             content = {'meta': _meta(runner), 'state_dict': _weights(runner)}
-            with atomic_path(folder / MODEL_FILE) as path:
-                torch.save(content, path)
-            _remove(folder.glob(RESUME_GLOB))
-            (folder / 'last_checkpoint').unlink(missing_ok=True)
+            _save(runner, content, folder.model)
+            folder.remove_checkpoints()
         barrier()
 
     def _save_state(self, runner, done: int) -> None:
-        folder = Path(runner.work_dir)
-        older = list(folder.glob(RESUME_GLOB))
+        folder = StageFolder(runner.work_dir)
         meta = _meta(runner)
         meta.update(iter=done, epoch=0, train_seconds=runner.train_loop.train_seconds)
         content = {
@@ -87,16 +85,40 @@ class StageCheckpointHook(Hook):
             # MMEngine asks for it; its buffers do not load safely.
             'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
         }
-        path = folder / f'iter_{done}.pth'
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-        write_text(folder / 'last_checkpoint', str(path))
-        _remove(p for p in older if p != path)
+        path = folder.checkpoint(done)
+        _save(runner, content, path)
+        write_text(folder.last_checkpoint, str(path))
+        folder.remove_checkpoints(keep=path)
 
 
-def _remove(paths) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _save(runner, content: dict, path: Path) -> None:
+    runner.call_hook('before_save_checkpoint', checkpoint=content)
+    for key, value in content.items():
+        found = _find_unsafe(value, key)
+        if found:
+            raise InputError(
+                f'A custom hook puts {found} into checkpoints: expected tensors and '
+                'plain types, which load without running code. Let its '
+                'before_save_checkpoint convert the value, e.g. with '
+                'torch.as_tensor or .tolist().'
+            )
+    with atomic_path(path) as temporary:
+        torch.save(_plain(content), temporary)
+
+
+def _find_unsafe(value, where: str) -> str | None:
+    """What torch's safe loading would refuse, in words, or None."""
+    if isinstance(value, PLAIN):
+        return None
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        kind = type(value)
+        return f'a {kind.__module__}.{kind.__name__} under {where!r}'
+    found = (_find_unsafe(item, f'{where}.{key}') for key, item in items)
+    return next(filter(None, found), None)
 
 
 def _meta(runner) -> dict:
@@ -120,17 +142,14 @@ def _plain(value):
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        kept = {k: _plain(v) for k, v in value.items() if _is_plain(v)}
-        return kept
+        return {k: _plain(v) for k, v in value.items() if _is_plain(v)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(v) for v in value)
     return value
 
 
 def _is_plain(value) -> bool:
-    return value is None or isinstance(
-        value, (torch.Tensor, dict, list, tuple, str, int, float, bool)
-    )
+    return isinstance(value, (*PLAIN, dict, list, tuple))
 
 
 def read_checkpoint(path: Path, advice: str) -> dict:
@@ -146,11 +165,11 @@ def read_checkpoint(path: Path, advice: str) -> dict:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         content['meta'], content['state_dict']
-    # torch.load raises whatever its zip reader, unpickler or the file system do.
+    # torch.load raises whatever its zip reader, unpickler or the file system do, and
+    # says more than fits here.
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f'{path} is not a readable checkpoint ({type(error).__name__}: {reason}). '
-            f'{advice}'
+            f'{path} is not a readable checkpoint ({type(error).__name__}): expected '
+            f'weights and state as this project saves them. {advice}'
         ) from None
     return content

@@ -4,14 +4,20 @@ import time
 from collections.abc import Iterator
 
 import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import EMAHook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
-from tjls_mm.active.stage_record import StageRecord
 from tjls_mm.datasets import JointBatchSampler
+from tjls_mm.engine.evaluate import run_evaluation
 from tjls_mm.errors import InputError, TrainingDiverged
+from tjls_mm.image_ids import write_image_ids
 from tjls_mm.progress import progress
 from tjls_mm.randomness import derive_seed
 from tjls_mm.registry import LOOPS
+from tjls_mm.stage_folder import StageFolder
+from tjls_mm.stage_record import StageRecord
 
 
 @LOOPS.register_module()
@@ -23,16 +29,17 @@ class StageTrainLoop(IterBasedTrainLoop):
     came before, and torch is seeded before every iteration. So a run that was
     stopped continues to the same weights.
 
-    A batch that serves two updates (alternating updates) is loaded once.
+    A batch that serves two updates (alternating updates) is loaded once. Where
+    MMEngine's EMAHook averages weights, the average takes their place at the end of
+    training: it is what is saved, evaluated and scored.
 
     Args:
         max_iters: Iterations of the stage.
         seed: Seed of the trial.
         stage: Stage of the trial.
-        trained: The weights loaded are those of the end of this stage: go on
-            with what is missing after training.
         val_interval: Also evaluate every so many iterations, for curves. Nothing
             is chosen by it. Defaults to the end only.
+        bar: Show a progress bar; MMEngine's log has an ETA of its own.
         **kwargs: Of MMEngine's IterBasedTrainLoop.
     """
 
@@ -43,8 +50,8 @@ class StageTrainLoop(IterBasedTrainLoop):
         max_iters: int,
         seed: int = 0,
         stage: int = 0,
-        trained: bool = False,
         val_interval: int | None = None,
+        bar: bool = False,
         **kwargs,
     ) -> None:
         interval = val_interval or max_iters
@@ -59,24 +66,15 @@ class StageTrainLoop(IterBasedTrainLoop):
             )
         self.seed = seed
         self.stage = stage
-        self.trained = trained
+        self.bar = bar
         self.train_seconds = 0.0
 
     def run(self) -> torch.nn.Module:
         """Train, evaluate, and call the hooks that score the pool."""
         self.runner.call_hook('before_train')
-        if self.trained:
-            self._iter = self._max_iters
-        else:
-            self._train()
-        record = StageRecord(self.runner.work_dir)
-        if self.runner.val_loop is not None and not (
-            self.trained and record.has('metrics')
-        ):
-            started = time.perf_counter()
-            metrics = self.runner.val_loop.run()
-            record.update(metrics={k: float(v) for k, v in metrics.items()})
-            record.add_seconds('eval', time.perf_counter() - started)
+        self._train()
+        if self.runner.val_loop is not None:
+            run_evaluation(self.runner)
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -84,11 +82,8 @@ class StageTrainLoop(IterBasedTrainLoop):
         started = time.perf_counter() - self.train_seconds
         self.runner.call_hook('before_train_epoch')
         batches = self._batches()
-        # Where the console shows MMEngine's log, that has an ETA already.
-        settings = self.runner.cfg.get('active_learning') or {}
-        shown = settings.get('console', 'log') == 'summary'
         left = range(self._iter, self._max_iters)
-        for _ in progress(left, 'Training', len(left), shown):
+        for _ in progress(left, 'Training', len(left), self.bar):
             if self.stop_training:
                 break
             self.runner.model.train()
@@ -99,9 +94,32 @@ class StageTrainLoop(IterBasedTrainLoop):
             if not at_end and self._iter % self.val_interval == 0:
                 if self.runner.val_loop is not None:
                     self.runner.val_loop.run()
+        self._take_average()
+        # Before the weights, which mark training as done.
+        if is_main_process():
+            self._write_trained_on()
+            record = StageRecord(StageFolder(self.runner.work_dir))
+            record.set_seconds('train', self.train_seconds)
         self.runner.call_hook('after_train_epoch')
-        record = StageRecord(self.runner.work_dir)
-        record.set_seconds('train', self.train_seconds)
+
+    def _take_average(self) -> None:
+        """Put averaged weights in the place of the last ones, for good."""
+        model = self.runner.model
+        model = model.module if is_model_wrapper(model) else model
+        for hook in [h for h in self.runner.hooks if isinstance(h, EMAHook)]:
+            model.load_state_dict(hook.ema_model.module.state_dict())
+            # It would exchange them again around the evaluation.
+            self.runner.hooks.remove(hook)
+
+    def _write_trained_on(self) -> None:
+        sampler, dataset = self.dataloader.batch_sampler, self.dataloader.dataset
+        n_batches = sampler.batch_number(self._iter - 1) + 1 if self._iter else 0
+        seen = sampler.pool_images_seen(n_batches)
+        rows = [dataset.n_labelled + row for row in sorted(seen)]
+        write_image_ids(
+            StageFolder(self.runner.work_dir).trained_on,
+            sorted(dataset.get_data_info(row)['image_id'] for row in rows),
+        )
 
     def _batches(self) -> Iterator[dict]:
         """Batches from the current iteration on, one per iteration."""
@@ -139,7 +157,7 @@ class StageTrainLoop(IterBasedTrainLoop):
                 f'The loss of stage {self.stage} is {parts.pop("loss")} at iteration '
                 f'{self._iter + 1} of {self._max_iters} ({parts}). Nothing was saved '
                 'after the last checkpoint. In another --work-dir, try a lower '
-                'optim_wrapper.optimizer.lr or optim_wrapper.clip_grad='
+                f'{rate_setting(self.runner)} or optim_wrapper.clip_grad='
                 'dict(max_norm=10).'
             )
         self.runner.call_hook(
@@ -149,3 +167,12 @@ class StageTrainLoop(IterBasedTrainLoop):
             outputs=outputs,
         )
         self._iter += 1
+
+
+def rate_setting(runner) -> str:
+    """The setting that decides about the learning rate of a run."""
+    schedulers = runner.cfg.get('param_scheduler') or []
+    for i, scheduler in enumerate(schedulers):
+        if 'OneCycle' in scheduler.type:
+            return f'param_scheduler.{i}.eta_max (OneCycleLR ignores optimizer.lr)'
+    return 'optim_wrapper.optimizer.lr'

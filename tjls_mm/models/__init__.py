@@ -1,8 +1,8 @@
-"""Bottlenecks, discriminator and jointly trained heads."""
+"""Bottlenecks, branches and the heads they are trained with."""
 
 from importlib.util import find_spec
 
-from tjls_mm import compat  # noqa: F401  mmdet.models needs its stand-ins
+from tjls_mm import compat  # mmdet.models needs its stand-ins
 
 from .batch_bottleneck import (
     BatchBottleneck,
@@ -12,18 +12,22 @@ from .batch_bottleneck import (
 )
 from .batch_gcn import BatchGCN
 from .batch_transformer import BatchTransformer
+from .branch import Branch, BranchInputs, JointLearner, find_joint_learner
 from .discriminator_head import DiscriminatorHead
-from .joint_learner import JointLearner, find_joint_learner
+from .joint_parts import add_joint_parts
 from .wide_resnet import WideResNet
 
 __all__ = [
     'BatchBottleneck',
     'BatchGCN',
     'BatchTransformer',
+    'Branch',
+    'BranchInputs',
     'ContextBank',
     'DiscriminatorHead',
     'JointLearner',
     'WideResNet',
+    'add_joint_parts',
     'batch_bottlenecks',
     'fill_context_banks',
     'find_joint_learner',
@@ -32,6 +36,7 @@ __all__ = [
 if find_spec('mmdet') is not None:
     from .joint_ssd_head import JointSSDHead  # noqa: F401
 
+    compat.mend_ssd_head()
     __all__.append('JointSSDHead')
 
 if find_spec('mmpretrain') is not None:

@@ -45,13 +45,14 @@ class ContextBank(nn.Module):
     """Reference inputs that an image attends to in eval mode.
 
     Like the running statistics of batch normalisation, the bank makes the output
-    of an image independent of its batch mates. It is a buffer: it travels with
-    the checkpoint of the weights it was computed with.
+    of an image independent of its batch mates, and it travels with the checkpoint of
+    the weights it was computed with. It is no buffer: an average of weights over
+    updates (EMA) has a bank of its own, not an average of banks.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer('inputs', torch.empty(0))
+        self.inputs = torch.empty(0)
 
     @property
     def is_empty(self) -> bool:
@@ -84,11 +85,30 @@ class ContextBank(nn.Module):
             )
         return self.inputs
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+    def clear(self) -> None:
+        """Forget the content: the weights go on changing."""
+        self.inputs = self.inputs.new_empty(0)
+
+    def _apply(self, fn, recurse: bool = True) -> 'ContextBank':
+        self.inputs = fn(self.inputs)
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + 'inputs'] = self.inputs
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
+    ) -> None:
         saved = state_dict.get(prefix + 'inputs')
-        if saved is not None and saved.shape != self.inputs.shape:
-            self.inputs = self.inputs.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if saved is None:
+            missing.append(prefix + 'inputs')
+        else:
+            self.inputs = saved.detach().to(self.inputs, copy=True)
+        kept = {k: v for k, v in state_dict.items() if k != prefix + 'inputs'}
+        super()._load_from_state_dict(
+            kept, prefix, metadata, strict, missing, unexpected, errors
+        )
 
 
 class BatchBottleneck(BaseModule):
@@ -228,6 +248,13 @@ def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
         for m in model.modules()
         if hasattr(m, 'recording') and getattr(m, 'eval_context', None) == 'bank'
     ]
+
+
+def clear_context_banks(model: nn.Module) -> None:
+    """Empty every context bank of a model."""
+    for bottleneck in batch_bottlenecks(model):
+        for bank in bottleneck.banks:
+            bank.clear()
 
 
 @torch.no_grad()

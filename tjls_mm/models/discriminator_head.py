@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from tjls_mm.models.branch import Branch, BranchInputs
 from tjls_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class DiscriminatorHead(BaseModule):
+class DiscriminatorHead(Branch):
     """Tell labelled images (target 1) from pool images (target 0).
 
     Args:
         in_features: Numbers per image.
+        feat_channels: Of the learner's features; not used.
         hidden_features: Widths of the hidden layers, each followed by a ReLU.
             Empty for SSD, (512,) for the classifiers of the paper.
         normalize: L2-normalise the features of an image, in training and in
@@ -26,16 +27,19 @@ class DiscriminatorHead(BaseModule):
     Source: TJLS, Sec. 3 and 4.1.
     """
 
+    uses_pool = True
+    provides = ('logit',)
+
     def __init__(
         self,
         in_features: int,
+        feat_channels: Sequence[int] = (),
         hidden_features: Sequence[int] = (),
         normalize: bool = True,
         loss_weight: float = 0.5,  # TJLS, Sec. 4.1: 50 % of the task loss
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.in_features = in_features
+        super().__init__(in_features, feat_channels, init_cfg)
         self.normalize = normalize
         self.loss_weight = loss_weight
         widths = [in_features, *hidden_features]
@@ -63,18 +67,37 @@ class DiscriminatorHead(BaseModule):
             # in another batch; a row-wise sum is not.
             return (x * self.logit.weight[0]).sum(1) + self.logit.bias[0]
 
-    def loss(self, logits: Tensor, is_labelled: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
+    ) -> dict[str, Tensor]:
         """Weighted binary cross-entropy and the accuracy of the batch.
 
+        Images whose sample says ``is_held_out`` are left out: what the discriminator
+        knows of them is what it has learned, not what it remembers.
+
         Args:
-            logits: (B,).
+            inputs: Of B images.
             is_labelled: (B,), bool.
+            samples: One data sample per image.
 
         Returns:
             ``loss_sampler``, a scalar that enters the objective, and
             ``sampler_acc`` in [0, 1], which does not.
         """
+        logits = self(inputs.vector)
+        held_out = [s.metainfo.get('is_held_out', False) for s in samples]
+        if any(held_out):
+            rows = ~torch.tensor(held_out, device=logits.device)
+            logits, is_labelled = logits[rows], is_labelled[rows]
+        if not len(logits):
+            # A mean of nothing is NaN; the gradient of this is zero.
+            zero = logits.sum()
+            return {'loss_sampler': zero, 'sampler_acc': zero.detach()}
         targets = is_labelled.to(logits)
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         accuracy = ((logits.detach() > 0) == is_labelled).float().mean()
         return {'loss_sampler': self.loss_weight * loss, 'sampler_acc': accuracy}
+
+    def outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
+        """``logit`` of being labelled, (B,)."""
+        return {'logit': self(inputs.vector)}

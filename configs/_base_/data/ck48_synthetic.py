@@ -17,9 +17,5 @@ data_preprocessor = dict(
     augmentation=dict(crop_size=32, padding=3),
 )
 # Decoded images are resized once.
-train_dataloader = dict(
-    dataset=dict(labelled=dict(scale=(32, 32)), pool=dict(scale=(32, 32))),
-)
+train_dataloader = dict(dataset=dict(scale=(32, 32)))
 val_dataloader = dict(dataset=dict(scale=(32, 32)))
-test_dataloader = val_dataloader
-score_dataloader = dict(dataset=dict(scale=(32, 32)))

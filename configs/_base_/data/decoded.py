@@ -6,14 +6,10 @@ data_preprocessor = dict(
     augmentation=dict(type='tjls_mm.BatchCropFlip', padding=4),
 )
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,  # labelled; what a method trains of the pool comes on top
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(
-        type='tjls_mm.JointDataset',
-        labelled=dict(decode_once=True),
-        pool=dict(decode_once=True),
-    ),
+    dataset=dict(decode_once=True),
 )
 val_dataloader = dict(
     batch_size=128,
@@ -23,12 +19,4 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(decode_once=True),
 )
-test_dataloader = val_dataloader
-score_dataloader = dict(
-    batch_size=128,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(decode_once=True),
-)
 val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator

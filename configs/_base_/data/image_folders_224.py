@@ -5,7 +5,6 @@ data_preprocessor = dict(
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
 )
-# Labelled and pool images go through the same transforms.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224),
@@ -19,14 +18,10 @@ test_pipeline = [
     dict(type='PackInputs', meta_keys=('img_id', 'img_path')),
 ]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,  # labelled; what a method trains of the pool comes on top
     num_workers=4,
     persistent_workers=False,
-    dataset=dict(
-        type='tjls_mm.JointDataset',
-        labelled=dict(pipeline=train_pipeline),
-        pool=dict(pipeline=train_pipeline),
-    ),
+    dataset=dict(pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=64,
@@ -35,11 +30,4 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(pipeline=test_pipeline),
 )
-test_dataloader = val_dataloader
-score_dataloader = dict(
-    batch_size=64,
-    num_workers=4,
-    dataset=dict(pipeline=test_pipeline),
-)
 val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator

@@ -18,9 +18,5 @@ data_preprocessor = dict(
     augmentation=dict(crop_size=64, padding=8),
 )
 # Decoded images are resized once.
-train_dataloader = dict(
-    dataset=dict(labelled=dict(scale=(64, 64)), pool=dict(scale=(64, 64))),
-)
+train_dataloader = dict(dataset=dict(scale=(64, 64)))
 val_dataloader = dict(dataset=dict(scale=(64, 64)))
-test_dataloader = val_dataloader
-score_dataloader = dict(dataset=dict(scale=(64, 64)))

@@ -16,35 +16,21 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-# The same without annotations: a pool image has none.
-pool_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadEmptyAnnotations', with_bbox=True),
-    *train_pipeline[2:],
-]
-score_pipeline = [
+test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-test_pipeline = [
-    *score_pipeline[:2],
-    dict(type='LoadAnnotations', with_bbox=True),
-    *score_pipeline[2:],
-]
 
 # No workers: decoding small images costs less than handing them over.
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,  # labelled; what a method trains of the pool comes on top
     num_workers=0,
-    dataset=dict(
-        type='tjls_mm.JointDataset',
-        labelled=dict(pipeline=train_pipeline),
-        pool=dict(pipeline=pool_pipeline),
-    ),
+    dataset=dict(pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=32,
@@ -53,11 +39,4 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(pipeline=test_pipeline),
 )
-test_dataloader = val_dataloader
-score_dataloader = dict(
-    batch_size=32,
-    num_workers=0,
-    dataset=dict(pipeline=score_pipeline),
-)
 val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='11points')
-test_evaluator = val_evaluator

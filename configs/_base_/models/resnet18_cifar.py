@@ -3,5 +3,5 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='ResNet_CIFAR', depth=18, num_stages=4, out_indices=(3,)),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='tjls_mm.JointClsHead', num_classes=10, in_channels=512),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
 )

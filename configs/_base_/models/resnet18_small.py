@@ -10,5 +10,5 @@ model = dict(
         out_indices=(3,),
     ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='tjls_mm.JointClsHead', num_classes=10, in_channels=128),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=128),
 )

@@ -3,5 +3,5 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='VGG', depth=16, num_classes=-1),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='tjls_mm.JointClsHead', num_classes=10, in_channels=512),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
 )

@@ -3,5 +3,5 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='tjls_mm.WideResNet', depth=28, widen_factor=10, dropout=0.3),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='tjls_mm.JointClsHead', num_classes=100, in_channels=640),
+    head=dict(type='LinearClsHead', num_classes=100, in_channels=640),
 )

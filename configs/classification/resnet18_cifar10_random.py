@@ -1,0 +1,2 @@
+# The control: plain classifier, picks at random, ResNet-18 on CIFAR-10.
+_base_ = ['../_base_/trials/resnet18_cifar10.py', '../_base_/methods/random.py']

@@ -1,0 +1,6 @@
+# TJLS, ResNet-18 on synthetic faces for RaFD.
+_base_ = ['../_base_/trials/resnet18_rafd.py', '../_base_/methods/tjls_classifier.py']
+
+method = dict(
+    update='alternate'
+)  # Sec. 3: "alternate the gradient ... for every batch"

@@ -1,0 +1,2 @@
+# JLS with a graph convolution on synthetic faces for CK+48, for two CPU cores.
+_base_ = ['../_base_/trials/small_ck48.py', '../_base_/methods/gcn_classifier.py']

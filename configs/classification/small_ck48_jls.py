@@ -1,0 +1,2 @@
+# JLS on synthetic faces for CK+48, for two CPU cores.
+_base_ = ['../_base_/trials/small_ck48.py', '../_base_/methods/jls_classifier.py']

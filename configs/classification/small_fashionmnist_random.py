@@ -1,0 +1,2 @@
+# The control: plain classifier, picks at random on FashionMNIST, for two CPU cores.
+_base_ = ['../_base_/trials/small_fashionmnist.py', '../_base_/methods/random.py']

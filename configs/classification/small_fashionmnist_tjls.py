@@ -1,0 +1,5 @@
+# TJLS on FashionMNIST, for two CPU cores.
+_base_ = [
+    '../_base_/trials/small_fashionmnist.py',
+    '../_base_/methods/tjls_classifier.py',
+]

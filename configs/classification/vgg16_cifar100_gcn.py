@@ -1,0 +1,6 @@
+# JLS with a graph convolution, VGG-16 on CIFAR-100.
+_base_ = ['../_base_/trials/vgg16_cifar100.py', '../_base_/methods/gcn_classifier.py']
+
+method = dict(
+    update='alternate'
+)  # Sec. 3: "alternate the gradient ... for every batch"

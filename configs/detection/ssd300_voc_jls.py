@@ -1,0 +1,6 @@
+# JLS: joint learning without the transformer.
+_base_ = ['../_base_/trials/ssd300_voc.py', '../_base_/methods/jls.py']
+
+method = dict(
+    update='alternate'
+)  # Sec. 3: "alternate the gradient ... for every batch"

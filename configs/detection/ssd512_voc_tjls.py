@@ -1,0 +1,6 @@
+# TJLS on PASCAL VOC 07+12 with SSD512.
+_base_ = ['../_base_/trials/ssd512_voc.py', '../_base_/methods/tjls.py']
+
+method = dict(
+    update='alternate'
+)  # Sec. 3: "alternate the gradient ... for every batch"

@@ -1,0 +1,4 @@
+# The ceiling: a small SSD on all 2,000 labels, one stage.
+_base_ = ['../_base_/trials/ssd_r18_vocmini.py', '../_base_/methods/random.py']
+
+active_learning = dict(initial=1.0, stages=1)

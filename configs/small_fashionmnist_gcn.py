@@ -1,4 +1,0 @@
-# JLS with a graph convolutional bottleneck, otherwise as small_fashionmnist_tjls.py.
-_base_ = 'small_fashionmnist_tjls.py'
-
-model = dict(head=dict(bottleneck=dict(_delete_=True, type='tjls_mm.BatchGCN')))

@@ -1,0 +1,246 @@
+"""Checks before hours of training: functions that yield problems.
+
+A start raises the first of them; nothing is written then.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import EVALUATOR, HOOKS, METRICS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+
+from tjls_mm.active.learner import Learner
+from tjls_mm.active.settings import Method, Settings, nearest
+from tjls_mm.compat import load_on_this_process
+from tjls_mm.models.joint_parts import head_key
+from tjls_mm.outputs import Needs
+
+SECTIONS = {
+    'data_source': 'images, image sets and classes',
+    'model': 'the learner',
+    'train_dataloader': 'batch_size and, under dataset, the training pipeline',
+    'val_dataloader': 'batch_size and, under dataset, the test pipeline',
+    'val_evaluator': 'the metric that every stage is evaluated by',
+    'train_cfg': 'max_epochs or max_iters',
+    'optim_wrapper': 'the optimizer',
+}
+TRUSTED = (
+    'https://',
+    'torchvision://',
+    'open-mmlab://',
+    'openmmlab://',
+    'modelzoo://',
+    'mmcls://',
+    'mmpretrain://',
+)
+"""Where weights may come from without a look into them; ``http://`` can be tampered."""
+WEIGHTS = ('checkpoint', 'pretrained')
+FROM_RANDOM_WEIGHTS = (
+    ' (From random weights SSD300 needs inputs of unit scale too: '
+    'model.data_preprocessor.std=[58.395,57.12,57.375].)'
+)
+
+
+def section_problems(cfg: Config) -> Iterator[str]:
+    """Sections that are missing, or hold what a data source or the loop decides."""
+    for name, meaning in SECTIONS.items():
+        if not isinstance(cfg.get(name), (Mapping, *_list_if(name == 'val_evaluator'))):
+            yield (
+                f'{cfg.filename}: expected a section {name}=dict(...) ({meaning}), '
+                f'found {cfg.get(name)!r}.'
+            )
+    for name in ('train_dataloader', 'val_dataloader'):
+        dataset = cfg[name].get('dataset') or {}
+        for key in ('type', 'ann_file', 'data_root', 'data_prefix'):
+            if key in dataset:
+                yield (
+                    f'{name}.dataset.{key}={dataset[key]!r}: images and labels come '
+                    'from data_source. Keep pipeline and remove the rest of the data set, '
+                    'with _delete_=True where a base config has it: dataset=dict('
+                    '_delete_=True, pipeline=...).'
+                )
+        if cfg[name].get('batch_sampler'):
+            yield (
+                f'{name}.batch_sampler: the loop decides which images make up a batch. '
+                'Remove it.'
+            )
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if type(seed) is not int or seed < 0:
+        yield f'randomness.seed must be an integer >= 0, got {seed!r}.'
+
+
+def _list_if(condition: bool) -> tuple:
+    return (list, tuple) if condition else ()
+
+
+def part_problems(cfg: Config) -> Iterator[str]:
+    """Types of transforms, schedulers, hooks and metrics that nobody knows."""
+    if 'Amp' in str(cfg.optim_wrapper.get('type', '')) and get_device() == 'cpu':
+        yield (
+            f'optim_wrapper.type={cfg.optim_wrapper.type!r} needs a GPU and there is '
+            'none: --cfg-options optim_wrapper.type=OptimWrapper'
+        )
+    parts = [
+        ('param_scheduler', PARAM_SCHEDULERS, cfg.get('param_scheduler')),
+        ('custom_hooks', HOOKS, cfg.get('custom_hooks')),
+        ('val_evaluator', METRICS, cfg.val_evaluator),
+    ]
+    for name in ('train_dataloader', 'val_dataloader'):
+        pipeline = (cfg[name].get('dataset') or {}).get('pipeline')
+        parts.append((f'{name}.dataset.pipeline', MMENGINE_TRANSFORMS, pipeline))
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
+    with scope:
+        for where, registry, configs in parts:
+            for one in [configs] if isinstance(configs, Mapping) else configs or []:
+                yield from _type_problems(where, registry, one)
+
+
+def _type_problems(where: str, registry, config) -> Iterator[str]:
+    kind = config.get('type') if isinstance(config, Mapping) else None
+    if kind is None:
+        yield f'{where}: expected dict(type=NAME, ...), found {config!r}.'
+        return
+    if not isinstance(kind, str) or _knows(registry, kind):
+        return
+    if registry is METRICS and _knows(EVALUATOR, kind):
+        return
+    names = [*registry.module_dict]
+    for child in registry.children.values():
+        names += child.module_dict
+    yield f'{where}: {registry.name} {kind!r} is unknown{nearest(kind, names)}'
+
+
+def _knows(registry, kind: str) -> bool:
+    with registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(kind) is not None
+
+
+def split_problems(image_ids: Sequence[str], test_ids: Sequence[str]) -> Iterator[str]:
+    """Image sets that are empty or share images."""
+    if not image_ids or not test_ids:
+        yield (
+            f'The image sets name {len(image_ids)} pool and {len(test_ids)} test '
+            'images: expected some of each. Correct data_source.'
+        )
+    both = sorted(set(image_ids) & set(test_ids))
+    if both:
+        yield (
+            f'{both[0]!r} ({len(both)} such ids) is in the pool and in the test set: '
+            'nothing may be chosen by test images. Correct data_source.'
+        )
+
+
+def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[str]:
+    """Outputs that the query strategy needs and the learner does not have."""
+    for name in dict.fromkeys([*needs.pool, *needs.labelled]):
+        if name not in learner.provides:
+            yield (
+                f'The query strategy {method.query["type"]!r} needs the output '
+                f'{name!r}, which this learner does not provide: {learner.remedies[name]}. Or '
+                "select otherwise, e.g. method.query=dict(type='tjls_mm.Random')."
+            )
+
+
+def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
+    """Classes and channels that differ between model and data."""
+    expected, head = len(source.classes), head_key(cfg.model)
+    for number in find_values(cfg.model, 'num_classes'):
+        # A backbone without classifier has -1 or 0 of them.
+        if isinstance(number, int) and number > 0 and number != expected:
+            yield (
+                f'The model has num_classes={number}, the data set has {expected} '
+                f'classes ({", ".join(source.classes[:5])}, …): set '
+                f'model=dict({head}=dict(num_classes={expected})), or '
+                'data_source.classes.'
+            )
+    if learner.in_channels not in (None, source.channels):
+        yield (
+            f'The backbone takes images of {learner.in_channels} channels, the data '
+            f'set has {source.channels}: set data_source.channels={learner.in_channels}, '
+            'or, where the backbone has such an argument, model=dict(backbone=dict('
+            f'in_channels={source.channels})).'
+        )
+
+
+def find_values(cfg, key: str) -> list:
+    """Values of a key anywhere in a config, None left out."""
+    found = []
+    if isinstance(cfg, Mapping):
+        if cfg.get(key) is not None:
+            found.append(cfg[key])
+        for value in cfg.values():
+            found += find_values(value, key)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            found += find_values(value, key)
+    return found
+
+
+def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator[str]:
+    """Weights that cannot be had, or whose loading could run code.
+
+    Fetches what is not there into the cache that MMEngine reads.
+
+    Args:
+        cfg: Config of the trial.
+        settings: Its settings.
+        model: Config of the model with all its parts.
+    """
+    if cfg.get('load_from'):
+        yield from _unsafe(settings, cfg.load_from, 'load_from')
+    for where, name in _find_weights(model, 'model'):
+        unsafe = list(_unsafe(settings, name, where))
+        yield from unsafe
+        if unsafe:
+            continue
+        try:
+            load_on_this_process(name)
+        # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
+        except Exception as error:
+            part = where.rpartition('.')[0] or where
+            yield (
+                f'The pretrained weights {name} of {where} are not in the cache and '
+                f'cannot be fetched ({error}). Without network, copy the file from '
+                f'elsewhere and name it with --cfg-options {where}=PATH, or start '
+                f'from random weights with --cfg-options {part}=None.'
+                + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
+            )
+
+
+def _find_weights(value, where: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, name) of every checkpoint that building a model would load."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if key in WEIGHTS and isinstance(part, str):
+                yield f'{where}.{key}', part
+            else:
+                yield from _find_weights(part, f'{where}.{key}')
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _find_weights(part, f'{where}.{i}')
+
+
+def _unsafe(settings: Settings, name: str, setting: str) -> Iterator[str]:
+    """Refuse a file that MMEngine would unpickle without saying so."""
+    if settings.trust_checkpoints or name.startswith(TRUSTED):
+        return
+    if '://' in name:
+        yield (
+            f'{setting}: {name} is fetched from where it could be tampered with, and '
+            'loading it could run code. Use https, or a file; or if you trust it: '
+            '--cfg-options active_learning.trust_checkpoints=True'
+        )
+        return
+    try:
+        torch.load(name, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        yield f'{setting}: {name} does not exist.'
+    # torch.load raises whatever its zip reader or unpickler do.
+    except Exception as error:
+        yield (
+            f'{setting}: {name} holds more than tensors and plain types '
+            f'({str(error).splitlines()[0][:150]}), and loading it could run code. '
+            'If you trust it: --cfg-options active_learning.trust_checkpoints=True'
+        )

@@ -1,0 +1,49 @@
+"""Read the config of a trial."""
+
+import os.path as osp
+from collections.abc import Sequence
+
+from mmengine.config import Config, DictAction
+
+from tjls_mm.errors import InputError
+
+
+def read_config(
+    path: str, options: Sequence[str] = (), seed: int | None = None
+) -> Config:
+    """A config file with the command line's overrides.
+
+    Args:
+        path: Of a text config.
+        options: ``KEY=VALUE`` pairs, as MMEngine's tools take them.
+        seed: In place of ``randomness.seed``.
+
+    Raises:
+        InputError: If the file cannot be read, or an override does not fit.
+    """
+    if not osp.isfile(path):
+        raise InputError(f'The config file {path} does not exist.')
+    try:
+        cfg = Config.fromfile(path)
+    # A text config is Python, and so are the modules that it imports: both raise what
+    # their lines raise.
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'.strip()
+        raise InputError(
+            f'{path} cannot be read as a config ({reason}). Correct it, its _base_ '
+            'files or its custom_imports.'
+        ) from error
+    for option in options:
+        key, separator, value = option.partition('=')
+        if not separator or not key:
+            raise InputError(f'--cfg-options: expected KEY=VALUE, found {option!r}.')
+        try:
+            cfg.merge_from_dict({key: DictAction._parse_iterable(value)})
+        except (KeyError, IndexError, TypeError, AttributeError, AssertionError) as e:
+            raise InputError(
+                f'--cfg-options {option}: it does not fit the config '
+                f'({type(e).__name__}: {e}). Check the key, and the positions in lists.'
+            ) from None
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    return cfg

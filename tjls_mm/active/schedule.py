@@ -1,0 +1,107 @@
+"""Turn a schedule in epochs into iterations of a stage."""
+
+import copy
+import math
+
+from mmengine.config import Config, ConfigDict
+
+from tjls_mm.active.batches import Batches
+from tjls_mm.errors import InputError
+
+EPOCH_KEYS = (
+    'begin',
+    'end',
+    'milestones',
+    'T_max',
+    'step_size',
+    'total_steps',
+    'periods',
+)
+"""Arguments of MMEngine's schedulers that count epochs or iterations."""
+
+LOOPS = (None, 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
+"""Loop types of a config whose lengths the stage's own loop takes over."""
+
+
+def fill_schedule(
+    cfg: Config, batches: Batches, n_labelled: int, seed: int, stage: int, bar: bool
+) -> None:
+    """Fill in length and schedulers of a stage's training.
+
+    Args:
+        cfg: Config of the stage, changed in place: ``train_cfg`` and
+            ``param_scheduler`` count iterations afterwards.
+        batches: How images make up iterations.
+        n_labelled: Labelled images of the stage.
+        seed: Of the trial.
+        stage: Its number.
+        bar: Whether training shows a progress bar.
+
+    Raises:
+        InputError: If the schedule cannot be run.
+    """
+    train = cfg.train_cfg
+    kind = train.pop('type', None)
+    if kind not in LOOPS:
+        raise InputError(
+            f'train_cfg.type={kind!r}: a stage has a training loop of its own, which '
+            'resumes exactly. Remove it, and keep max_epochs or max_iters.'
+        )
+    epochs = train.pop('max_epochs', None)
+    if (epochs is None) == (train.get('max_iters') is None):
+        raise InputError(
+            'train_cfg needs max_epochs (passes of the task over the labelled '
+            'images) or max_iters, and not both.'
+        )
+    if epochs is not None:
+        iterations = batches.iterations(epochs, n_labelled)
+        rounded = math.ceil(iterations / batches.round_to) * batches.round_to
+        train.max_iters = max(batches.round_to, rounded)
+    if train.get('val_interval') and epochs is not None:
+        interval = batches.iterations(train.val_interval, n_labelled)
+        train.val_interval = max(1, interval)
+    train.update(type='tjls_mm.StageTrainLoop', seed=seed, stage=stage, bar=bar)
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    cfg.param_scheduler = [_in_iterations(s, batches, n_labelled) for s in schedulers]
+    for scheduler in cfg.param_scheduler:
+        _fit_one_cycle(scheduler, train.max_iters, batches.round_to)
+
+
+def _in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDict:
+    cfg = copy.deepcopy(cfg)
+    if not cfg.get('by_epoch', True):
+        return cfg
+    if 'Exponential' in cfg.type or 'Plateau' in cfg.type:
+        raise InputError(
+            f'{cfg.type} cannot count epochs here, where an epoch is a pass of the '
+            'task over the labelled images: set by_epoch=False, or use '
+            'MultiStepLR, StepLR, CosineAnnealingLR, LinearLR, PolyLR or OneCycleLR.'
+        )
+    for key in EPOCH_KEYS:
+        value = cfg.get(key)
+        if isinstance(value, (list, tuple)):
+            cfg[key] = [batches.iterations(v, n_labelled) for v in value]
+        elif value is not None and value != math.inf:
+            least = 1 if key in ('T_max', 'step_size', 'total_steps') else 0
+            cfg[key] = max(least, batches.iterations(value, n_labelled))
+    cfg.by_epoch = False
+    cfg.pop('convert_to_iter_based', None)
+    return cfg
+
+
+def _fit_one_cycle(scheduler: ConfigDict, max_iters: int, round_to: int) -> None:
+    """Let a cycle last as long as training, which is rounded up to whole updates."""
+    if 'OneCycle' not in scheduler.type:
+        return
+    rounding = max_iters - scheduler.get('total_steps', 0)
+    if abs(rounding) < round_to:
+        scheduler.total_steps = max_iters
+    elif rounding:
+        how = 'ends after' if rounding > 0 else 'is cut off: it lasts'
+        raise InputError(
+            f'OneCycleLR {how} {scheduler.get("total_steps")} iterations where '
+            f'training has {max_iters}: set its total_steps to train_cfg.max_epochs '
+            '(with by_epoch=True) or max_iters.'
+        )

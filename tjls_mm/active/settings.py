@@ -1,0 +1,230 @@
+"""What a trial is told: typed settings with one owner per default."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmengine.config import Config
+
+from tjls_mm.errors import InputError, raise_first
+
+OLD_KEYS = {
+    'active_learning.query': 'method.query',
+    'active_learning.joint': 'method (composition, update, pool_ratio, redraw_pool)',
+    'model.bbox_head.discriminator': 'method.branches.discriminator',
+    'model.bbox_head.bottleneck': 'method.bottleneck',
+    'model.head.discriminator': 'method.branches.discriminator',
+    'model.head.bottleneck': 'method.bottleneck',
+    'train_dataloader.dataset.labelled': 'train_dataloader.dataset, once for both',
+    'train_dataloader.dataset.pool': 'train_dataloader.dataset, once for both',
+    'score_dataloader.dataset': 'val_dataloader.dataset, which the pool shares',
+}
+"""Settings of earlier versions to where they stand now."""
+
+OLD_QUERIES = {
+    'random': "dict(type='tjls_mm.Random')",
+    **{
+        rule: f"dict(type='tjls_mm.Discriminator', rule='{rule}')"
+        for rule in ('lowest', 'margin', 'uncertain')
+    },
+}
+INSERTED = (
+    'StageTrainLoop',
+    'JointDataset',
+    'JointBatchSampler',
+    'JointSSDHead',
+    'JointClsHead',
+    'AlternatingUpdateHook',
+    'ContextBankHook',
+    'PoolScoringHook',
+)
+"""Types that the loop puts into a config by itself."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The section ``active_learning``: who is labelled when, and by whom.
+
+    Attributes:
+        initial: Labelled images of stage 0: a count, a fraction of all as float in
+            (0, 1], a list file, or the start of their ids such as ``'real/'``.
+        stages: Number of stages.
+        budget: Images to select after each stage but the last: a count, a fraction,
+            or a list with one of them per selection.
+        allow_short_stage: Let the last selection take what is left.
+        annotator: Config of who labels the selected images.
+        console: 'log', MMEngine's, or 'summary', bars and one line per stage.
+        keep_outputs: Keep the pool outputs of complete stages.
+        trust_checkpoints: Unpickle checkpoints that torch cannot load safely.
+    """
+
+    initial: int | float | str
+    stages: int
+    budget: int | float | Sequence[int | float] = 1
+    allow_short_stage: bool = False
+    annotator: Mapping = field(default_factory=lambda: {'type': 'tjls_mm.Oracle'})
+    console: str = 'log'
+    keep_outputs: bool = False
+    trust_checkpoints: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """The section ``method``: how images are chosen, and what trains for that.
+
+    Attributes:
+        query: Config of the query strategy.
+        bottleneck: Config of a batch bottleneck in the learner, or None.
+        branches: Name to config of what trains beside the task.
+        composition: 'mixed', batches half labelled and half pool, or 'pure', of one
+            kind in turn. Without a branch that uses the pool all are labelled.
+        update: 'joint', one update on the sum of losses, or 'alternate', the task's
+            and the sampler's in turn.
+        pool_ratio: Pool images that training may see, as a multiple of the labelled.
+        redraw_pool: Draw them anew for every pass over them.
+        holdout: Share of the labelled images that train the task only; on them the
+            discriminator is measured. In [0, 1).
+    """
+
+    query: Mapping
+    bottleneck: Mapping | None = None
+    branches: Mapping[str, Mapping | None] = field(default_factory=dict)
+    composition: str = 'mixed'
+    update: str = 'joint'
+    pool_ratio: float = 1.0
+    redraw_pool: bool = False
+    holdout: float = 0.05
+
+
+CHOICES = {
+    'active_learning.console': ('log', 'summary'),
+    'method.composition': ('mixed', 'pure'),
+    'method.update': ('joint', 'alternate'),
+}
+
+
+def read_settings(cfg: Config) -> tuple[Settings, Method]:
+    """The settings of a trial, checked.
+
+    Args:
+        cfg: Config of the trial.
+
+    Raises:
+        InputError: If a key is unknown, old or missing, or a value no possible one.
+    """
+    raise_first(old_keys(cfg))
+    settings = _read(cfg, 'active_learning', Settings)
+    method = _read(cfg, 'method', Method)
+    raise_first(_problems(settings, method))
+    return settings, method
+
+
+def old_keys(cfg: Config) -> Iterator[str]:
+    """Problems: settings of earlier versions, with where they stand now."""
+    for old, new in OLD_KEYS.items():
+        if _get(cfg, old) is not None:
+            yield f'{old} is a setting of an earlier version: write {new}.'
+    for where, kind in _types(cfg):
+        name = kind.removeprefix('tjls_mm.')
+        if name in INSERTED and kind.startswith('tjls_mm.'):
+            yield (
+                f'{where} is {kind!r}, which the loop puts in by itself: remove it, and '
+                "write the plain learner (type='SSDHead' or 'LinearClsHead') with a "
+                'method.'
+            )
+
+
+def _types(value, where: str = '') -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            place = f'{where}.{key}' if where else str(key)
+            if key == 'type' and isinstance(part, str):
+                yield place, part
+            else:
+                yield from _types(part, place)
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _types(part, f'{where}.{i}')
+
+
+def _get(value, dotted: str):
+    for key in dotted.split('.'):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _read(cfg: Config, section: str, cls: type):
+    given = cfg.get(section)
+    if not isinstance(given, Mapping):
+        bases = {'active_learning': 'schedules', 'method': 'methods'}[section]
+        raise InputError(
+            f'{cfg.filename}: expected a section {section}=dict(...), found '
+            f'{given!r}: inherit one from configs/_base_/{bases}.'
+        )
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in given:
+        if key not in fields:
+            raise InputError(f'{section}.{key} is unknown{nearest(key, fields)}')
+    for name, one in fields.items():
+        required = one.default is one.default_factory is dataclasses.MISSING
+        if required and given.get(name) is None:
+            raise InputError(f'{section}.{name} is missing.')
+    return cls(**given)
+
+
+def nearest(key: str, known) -> str:
+    """'; did you mean …' or the list of what is known, for the end of a message."""
+    found = difflib.get_close_matches(str(key), [str(k) for k in known], 1)
+    if found:
+        return f'; did you mean {found[0]!r}?'
+    return f'. Known: {", ".join(map(str, known))}.'
+
+
+def _problems(settings: Settings, method: Method) -> Iterator[str]:
+    for name, choices in CHOICES.items():
+        section, key = name.split('.')
+        owner = settings if section == 'active_learning' else method
+        value = getattr(owner, key)
+        if value not in choices:
+            yield f'{name} must be one of {choices}, got {value!r}.'
+    for name, value in (('query', method.query), ('annotator', settings.annotator)):
+        where = 'active_learning' if name == 'annotator' else 'method'
+        if value in OLD_QUERIES:
+            yield f'{where}.{name}={value!r}: write {OLD_QUERIES[value]}.'
+        elif not isinstance(value, Mapping) or not isinstance(value.get('type'), str):
+            yield f'{where}.{name} must be dict(type=NAME, ...), got {value!r}.'
+        elif value['type'] in OLD_QUERIES and name == 'query':
+            new = OLD_QUERIES[value['type']]
+            yield f'method.query.type {value["type"]!r} has a new name: write {new}.'
+    if type(settings.stages) is not int or settings.stages < 1:
+        yield f'active_learning.stages must be 1 or more, got {settings.stages!r}.'
+    for name in ('allow_short_stage', 'keep_outputs', 'trust_checkpoints'):
+        if not isinstance(getattr(settings, name), bool):
+            got = getattr(settings, name)
+            yield f'active_learning.{name} must be True or False, got {got!r}.'
+    for name, low, high in (('pool_ratio', 0, float('inf')), ('holdout', -1e-9, 1)):
+        value = getattr(method, name)
+        if not _is_number(value) or not low < value < high:
+            yield f'method.{name} must be in ({max(low, 0)}, {high}), got {value!r}.'
+    if not isinstance(method.redraw_pool, bool):
+        yield f'method.redraw_pool must be True or False, got {method.redraw_pool!r}.'
+    for name, value in (('bottleneck', method.bottleneck), *method_branches(method)):
+        if value is not None and not (isinstance(value, Mapping) and 'type' in value):
+            yield f'method.{name} must be dict(type=NAME, ...) or None, got {value!r}.'
+
+
+def method_branches(method: Method) -> list[tuple[str, Mapping | None]]:
+    """(dotted name, config) of every branch."""
+    if not isinstance(method.branches, Mapping):
+        raise InputError(
+            'method.branches must be dict(NAME=dict(type=TYPE, ...)), got '
+            f'{method.branches!r}.'
+        )
+    return [(f'branches.{name}', cfg) for name, cfg in method.branches.items()]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

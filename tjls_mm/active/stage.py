@@ -1,0 +1,311 @@
+"""A stage: seven steps, each a function of files."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner import Runner
+
+from tjls_mm.active.bank import draw_bank
+from tjls_mm.active.stage_config import (
+    StageInputs,
+    derive_evaluation_config,
+    derive_standalone_config,
+)
+from tjls_mm.engine.evaluate import run_evaluation
+from tjls_mm.engine.gather_stage import gather_stage
+from tjls_mm.errors import InputError
+from tjls_mm.files import atomic_path, remove_leftovers, write_json
+from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.outputs import Outputs
+from tjls_mm.processes import on_main_process
+from tjls_mm.query.selection import check_selection, write_selection
+from tjls_mm.randomness import derive_seed, generator
+from tjls_mm.report.gallery import draw_gallery
+from tjls_mm.stage_record import StageRecord
+
+if TYPE_CHECKING:
+    from tjls_mm.active.trial import Trial
+
+
+class Stage:
+    """One stage of a trial.
+
+    Every step asks first whether it is done: whether the file that it writes last is
+    there. Process 0 looks and tells the others, so all do the same.
+
+    Args:
+        trial: That it belongs to.
+        number: From 0.
+    """
+
+    def __init__(self, trial: Trial, number: int) -> None:
+        self.trial = trial
+        self.plan = trial.plan
+        self.number = number
+        self.folder = trial.folder.stage(number)
+        self.record = StageRecord(self.folder)
+
+    @property
+    def budget(self) -> int:
+        """Images to select, 0 after the last stage."""
+        budgets = self.trial.budgets
+        planned = budgets[self.number] if self.number < len(budgets) else 0
+        return min(planned, self.inputs.n_pool)
+
+    def prepare(self) -> None:
+        """Write who is labelled, who is not, and the config."""
+        n_labelled, n_pool = on_main_process(self._prepare)
+        self.inputs = self._inputs(n_labelled, n_pool)
+
+    def _inputs(self, n_labelled: int, n_pool: int) -> StageInputs:
+        return StageInputs(
+            self.number,
+            self.folder,
+            n_labelled,
+            n_pool,
+            self.trial.folder.test,
+            self.trial.world_size,
+        )
+
+    def _prepare(self) -> tuple[int, int]:
+        started = time.perf_counter()
+        folder, manifest = self.folder, self.trial.manifest
+        labelled, pool = self.trial.membership(self.number)
+        sizes = len(labelled), len(pool)
+        if not manifest.knows(self.number) and folder.path.exists():
+            # Begun and not noted, or given up and not removed, when a kill came.
+            shutil.rmtree(folder.path)
+        folder.path.mkdir(exist_ok=True)
+        remove_leftovers(folder.path)
+        done = manifest.knows(self.number) and folder.config.exists()
+        if done and read_image_ids(folder.pool) == pool:
+            lists = self._lists()
+            manifest.begin(self.number, lists, self.trial.world_size)
+            return sizes
+        if folder.pool.exists() and read_image_ids(folder.pool) != pool:
+            folder.remove_outputs()  # of images that are not in the pool any more
+        write_image_ids(folder.labelled, labelled)
+        write_image_ids(folder.pool, pool)
+        self.plan.source.write_annotation_lists(
+            folder.path, {'labelled': labelled, 'pool': pool}
+        )
+        stage = self._inputs(*sizes)
+        deriver, seed = self.plan.deriver, self.plan.seed
+        count = deriver.held_out_count(len(labelled))
+        if count:
+            rng = generator(seed, self.number, 'held out')
+            rows = rng.choice(len(labelled), count, replace=False)
+            write_image_ids(folder.held_out, [labelled[row] for row in sorted(rows)])
+        size = deriver.bank_size(self.trial.world_size)
+        if size and not folder.model.exists():
+            bank = draw_bank(labelled, pool, size, seed, self.number)
+            write_image_ids(folder.bank, bank)
+        config = deriver.derive(stage)
+        counts = self.plan.source.count_labels(labelled)
+        self.record.update(
+            stage=self.number,
+            n_labelled=len(labelled),
+            n_pool=len(pool),
+            # Besides images, what the task labels in them, such as boxes.
+            **{f'n_{k}': sum(v.values()) for k, v in counts.items() if k != 'images'},
+            **{f'labelled_{kind}': count for kind, count in counts.items()},
+            training=deriver.volume(config, self.trial.world_size),
+        )
+        self.record.set_seconds('prepare', time.perf_counter() - started)
+        with atomic_path(folder.config) as path:
+            derive_standalone_config(config).dump(path)
+        manifest.begin(self.number, self._lists(), self.trial.world_size)
+        return sizes
+
+    def _lists(self) -> list:
+        folder = self.folder
+        lists = (folder.labelled, folder.pool, folder.held_out, folder.bank)
+        return [path for path in lists if path.exists()]
+
+    @cached_property
+    def config(self) -> Config:
+        """Of the stage, as derived for this run."""
+        return self.plan.deriver.derive(self.inputs)
+
+    def train(self) -> None:
+        """Train; evaluation and gathering follow on the model in memory."""
+        is_trained, checkpoint = on_main_process(self._training_state)
+        if is_trained:
+            return
+        config = self.config
+        config.resume = checkpoint is not None
+        if checkpoint:
+            config.load_from = checkpoint
+        with self._runner(config) as runner:
+            runner.train()
+
+    def _training_state(self) -> tuple[bool, str | None]:
+        folder = self.folder
+        if folder.model.exists():
+            folder.remove_checkpoints()  # a kill can leave them beside the weights
+            return True, None
+        # What was made of weights that are no more; answers of people are kept.
+        folder.remove_outputs()
+        content = self.record.read()
+        if content.pop('metrics', None) is not None:
+            write_json(folder.metrics, content)
+        if not folder.answered.exists():
+            folder.selected.unlink(missing_ok=True)
+        checkpoints = folder.checkpoints()
+        return False, str(checkpoints[-1]) if checkpoints else None
+
+    def evaluate(self) -> None:
+        """Evaluate the weights on the test images."""
+        if on_main_process(self.record.has, 'metrics'):
+            return
+        with self._runner_of_weights() as runner:
+            run_evaluation(runner)
+
+    def gather(self) -> None:
+        """Gather what the query strategy needs of the pool."""
+        deriver = self.plan.deriver
+        if not deriver.scores_pool(self.inputs) or on_main_process(self._is_gathered):
+            return
+        with self._runner_of_weights() as runner:
+            model = getattr(runner.model, 'module', runner.model)
+            score, seed = self.config.score_dataloader, deriver.gather_seed(self.number)
+            gather_stage(model, self.folder, score, deriver.needs, seed)
+
+    def _is_gathered(self) -> bool:
+        # Whoever selected needs them no more; they may be gone.
+        return self._is_selected() or self.folder.outputs_index.exists()
+
+    def select(self) -> None:
+        """Choose what to label next."""
+        if not on_main_process(self._is_selected):
+            on_main_process(self._select)
+
+    def _is_selected(self) -> bool:
+        folder = self.folder
+        return (folder.selected if self.budget else folder.selection).exists()
+
+    def _select(self) -> None:
+        started = time.perf_counter()
+        folder, budget, deriver = self.folder, self.budget, self.plan.deriver
+        image_ids = read_image_ids(folder.pool)
+        pool = labelled = Outputs.from_arrays(image_ids, {})
+        if deriver.scores_pool(self.inputs):
+            pool = Outputs.open(folder.outputs_of('pool'))
+            if pool.image_ids != image_ids:
+                raise InputError(
+                    f'{folder.outputs} does not hold the images of {folder.pool}: '
+                    f'{len(pool.image_ids)} against {len(image_ids)}. Remove the '
+                    'folder, and the same command gathers again from the weights.'
+                )
+            if deriver.needs.labelled:
+                labelled = Outputs.open(folder.outputs_of('labelled'))
+        if not budget:  # the last stage: scores, and nothing to choose
+            write_selection(folder.selection, pool, [], {})
+            return
+        seed = derive_seed(self.plan.seed, self.number, 'query')
+        answer = self.plan.query.select(pool, labelled, budget, seed)
+        selection = check_selection(
+            answer, len(image_ids), budget, self.plan.method.query['type']
+        )
+        selected = [image_ids[row] for row in selection.rows]
+        write_selection(folder.selection, pool, selection.rows, selection.columns)
+        try:
+            draw_gallery(folder.gallery, selected, self.plan.source.open_image)
+        # A picture for the eye must not stop a trial, whatever a file holds.
+        except Exception as error:
+            self.trial.say(f'No gallery of picks of stage {self.number}: {error}')
+        self.record.add_seconds('select', time.perf_counter() - started)
+        write_image_ids(folder.selected, selected)
+
+    def annotate(self) -> bool:
+        """Ask the annotator about the selected images.
+
+        Returns:
+            Whether there is an answer; the trial waits otherwise.
+        """
+        return not self.budget or on_main_process(self._annotate)
+
+    def _annotate(self) -> bool:
+        folder, source = self.folder, self.plan.source
+        if folder.answered.exists():
+            return True
+        selected = read_image_ids(folder.selected)
+        answered = self.plan.annotator.annotate(source, selected, folder)
+        if not answered:
+            return False
+        strangers = sorted(set(answered) - set(selected))
+        if strangers or len(set(answered)) < len(answered):
+            raise InputError(
+                f'{type(self.plan.annotator).__name__} answered for '
+                f'{strangers[0] if strangers else "an image twice"!r}: expected some of '
+                f'the {len(selected)} images of {folder.selected}, each once.'
+            )
+        counts = source.count_labels(answered)
+        write_json(
+            folder.annotations,
+            {
+                'annotator': self.plan.settings.annotator['type'],
+                'asked': len(selected),
+                'answered': len(answered),
+                **counts,
+            },
+        )
+        self.record.update(picks=self._describe(list(answered), counts))
+        write_image_ids(folder.answered, answered)
+        return True
+
+    def _describe(self, answered: list[str], counts: dict) -> dict:
+        picks = {'count': len(answered), **counts}
+        trained_on = set(read_image_ids(self.folder.trained_on))
+        if trained_on:
+            hits = sum(image_id in trained_on for image_id in answered)
+            picks['trained_on_share'] = hits / len(answered)
+            picks['trained_on_chance'] = len(trained_on) / self.inputs.n_pool
+        return picks
+
+    @contextlib.contextmanager
+    def _runner_of_weights(self) -> Iterator[Runner]:
+        config = derive_evaluation_config(self.config)
+        config.load_from, config.resume = str(self.folder.model), False
+        with self._runner(config) as runner:
+            runner.call_hook('before_run')
+            runner.load_or_resume()
+            yield runner
+            runner.call_hook('after_run')
+
+    @contextlib.contextmanager
+    def _runner(self, config: Config) -> Iterator[Runner]:
+        runner = _build_runner(config, self.plan.settings.console)
+        yield runner
+        # A Runner is full of reference cycles; its memory would pile up.
+        del runner
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        barrier()
+
+
+def _build_runner(cfg: Config, console: str) -> Runner:
+    if console == 'log':
+        return Runner.from_cfg(cfg)
+    # The log file gets everything; the console shows bars, summaries, warnings.
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner = Runner.from_cfg(cfg)
+    for handler in runner.logger.handlers if is_main_process() else []:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stdout)
+            handler.setLevel(logging.WARNING)
+    return runner

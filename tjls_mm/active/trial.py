@@ -1,0 +1,314 @@
+"""The loop over stages: files are the state between them."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+
+from tjls_mm.active.manifest import Manifest
+from tjls_mm.active.plan import TrialPlan
+from tjls_mm.active.stage import Stage
+from tjls_mm.engine.stage_checkpoint_hook import read_checkpoint
+from tjls_mm.errors import InputError
+from tjls_mm.files import remove_leftovers, write_json
+from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.processes import on_every_process, on_main_process
+from tjls_mm.report.curves import write_report
+from tjls_mm.report.stage_line import print_table, stage_line, stage_row
+from tjls_mm.stage_folder import TrialFolder
+
+
+def run_stages(cfg: Config, redo_from: int | None = None) -> Path:
+    """Run a trial, or what is left of it.
+
+    Args:
+        cfg: Config of the trial, with ``work_dir`` and ``randomness.seed``.
+        redo_from: Give up this stage and those after it first.
+
+    Returns:
+        The work dir with all results; complete, or waiting for labels.
+
+    Raises:
+        InputError: If config, data or work dir cannot be used; nothing is
+            written then.
+    """
+    with Trial(cfg, redo_from) as trial:
+        for stage in trial.stages_left():
+            stage.prepare()
+            stage.train()
+            stage.evaluate()
+            stage.gather()
+            stage.select()
+            if not stage.annotate():
+                return trial.wait(stage)
+            trial.complete(stage)
+        trial.report()
+    return trial.folder.path
+
+
+class Trial:
+    """One run of all stages with one seed, on disk.
+
+    Process 0 reads and writes files; the others follow.
+
+    Args:
+        cfg: Config of the trial.
+        redo_from: Give up this stage and those after it first.
+    """
+
+    def __init__(self, cfg: Config, redo_from: int | None = None) -> None:
+        self.cfg = cfg
+        self.folder = TrialFolder(cfg.work_dir)
+        self.redo_from = redo_from
+        self.world_size = get_world_size()
+        self.manifest = Manifest(self.folder)
+        self._lock = FileLock(self.folder.lock, timeout=0)
+
+    def __enter__(self) -> 'Trial':
+        self.plan = on_every_process(TrialPlan, self.cfg, self.world_size)
+        try:
+            state = on_main_process(self._open)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.n_complete, self.initial, self.budgets, self.is_read_only = state
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._lock.release()
+
+    def _open(self) -> tuple[int, list[str], list[int], bool]:
+        """Begin or continue, on process 0."""
+        folder, manifest, plan = self.folder, self.manifest, self.plan
+        if folder.path.exists() and not folder.path.is_dir():
+            raise InputError(
+                f'{folder.path} is a file: expected a folder, or a name that is not '
+                'taken. Use another --work-dir.'
+            )
+        if manifest.is_fresh:
+            if self.redo_from is not None:
+                raise InputError(f'--redo-from: {folder.path} holds no trial.')
+            if folder.stage_numbers():
+                raise InputError(
+                    f'{folder.path} holds stages but no {folder.state.name}: it is not '
+                    'the work dir of a trial. Use another --work-dir.'
+                )
+            plan.check_weights()
+            plan.check_annotations(plan.initial)
+            plan.check_images()
+            manifest.start(plan.facts)
+            manifest.content['checked'] = self._fingerprint()
+            self._acquire()
+            # A kill may have left those of a trial that was not noted.
+            folder.initial.unlink(missing_ok=True)
+            folder.test.unlink(missing_ok=True)
+        else:
+            manifest.resume(plan.facts, self.redo_from)
+        initial = plan.initial
+        if not manifest.is_fresh:
+            initial = self._initial()
+        budgets = plan.budgets(len(initial))
+        is_complete = self._n_complete(budgets) == plan.n_stages
+        is_read_only = False
+        if not self._lock.is_locked:
+            is_read_only = not self._acquire(must=not is_complete)
+        if is_read_only:
+            return plan.n_stages, initial, budgets, True
+        remove_leftovers(folder.path)
+        self._restore(initial)
+        if self.redo_from is not None:
+            manifest.save()
+            for number in folder.stage_numbers():
+                if number >= self.redo_from:
+                    shutil.rmtree(folder.stage(number).path)
+        if self._n_complete(budgets) < manifest.n_complete:
+            manifest.reopen_last()
+        if not is_complete:
+            self._check_again()
+        for note in manifest.notes:
+            self.say(note)
+        manifest.save()
+        for number in range(manifest.n_complete):
+            if not plan.settings.keep_outputs:
+                folder.stage(number).remove_outputs()
+        return manifest.n_complete, initial, budgets, False
+
+    def _acquire(self, must: bool = True) -> bool:
+        """Lock the work dir; False where it cannot be written to and need not."""
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            return True
+        except Timeout:
+            raise InputError(
+                f'Another process is running the trial in {self.folder.path}. Wait '
+                'for it, or use another --work-dir.'
+            ) from None
+        except OSError as error:
+            if not must:
+                return False
+            raise InputError(
+                f'{self.folder.path} cannot be written to ({error.strerror}): see to '
+                'it that it can, or use another --work-dir.'
+            ) from None
+
+    def _n_complete(self, budgets: list[int]) -> int:
+        """Complete stages; one that was the last and is not any more has to select."""
+        done = self.manifest.n_complete
+        if 0 < done <= len(budgets):
+            answered = self.folder.stage(done - 1).answered.name
+            if answered not in self.manifest.entry(done - 1)['files']:
+                return done - 1
+        return done
+
+    def _initial(self) -> list[str]:
+        """Labelled images of stage 0: what was drawn then, wherever it is written."""
+        for path in (self.folder.initial, self.folder.stage(0).labelled):
+            if path.exists():
+                return read_image_ids(path)
+        return self.plan.initial
+
+    def _restore(self, initial: list[str]) -> None:
+        """Write lists and records that are not there: all are kept elsewhere too."""
+        folder = self.folder
+        lists = {folder.initial: initial, folder.test: self.plan.test_ids}
+        for path, image_ids in lists.items():
+            if not path.exists():
+                write_image_ids(path, image_ids)
+        for number in range(self.manifest.n_complete):
+            path = folder.stage(number).metrics
+            if not path.exists():
+                write_json(path, self.manifest.entry(number)['record'])
+                self.say(f'{path} was missing and is written again.')
+
+    def _check_again(self) -> None:
+        """Files may have changed while nothing ran."""
+        number, manifest = self.manifest.n_complete, self.manifest
+        self.plan.check_weights()
+        if manifest.stages:
+            self.plan.check_annotations(self.membership(number)[0])
+        fingerprint = self._fingerprint()
+        if manifest.content.get('checked') != fingerprint:
+            self.plan.check_images()
+            manifest.content['checked'] = fingerprint
+        if manifest.knows(number):
+            if self.folder.stage(number).checkpoints():
+                manifest.check_processes(number, self.world_size)
+            self._check_checkpoint(number)
+
+    def _fingerprint(self) -> str:
+        """Hash of sizes and times of image files: equal ones were decoded before."""
+        source = self.plan.source
+        digest = hashlib.sha256()
+        files = source.image_files([*self.plan.image_ids, *self.plan.test_ids])
+        for image_id, path in files.items():
+            try:
+                stat = os.stat(path)
+                facts = f'{stat.st_size} {stat.st_mtime_ns}'
+            except OSError as error:
+                facts = str(error.errno)
+            digest.update(f'{image_id}\n{facts}\n'.encode())
+        return digest.hexdigest()
+
+    def _check_checkpoint(self, number: int) -> None:
+        folder = self.folder.stage(number)
+        kept = f'Stages 0 to {number - 1} are kept.' if number else ''
+        if folder.model.exists():
+            read_checkpoint(
+                folder.model,
+                f'It holds the weights of stage {number}. Remove it, and the same '
+                f'command trains this stage again. {kept}',
+            )
+            return
+        for path in folder.checkpoints():
+            read_checkpoint(
+                path,
+                f'Remove it, and the same command trains stage {number} from its '
+                f'beginning. {kept}',
+            )
+
+    def membership(self, number: int) -> tuple[list[str], list[str]]:
+        """Labelled and pool ids of a stage, sorted, from what was answered."""
+        labelled = set(self._initial())
+        for earlier in range(number):
+            labelled |= set(read_image_ids(self.folder.stage(earlier).answered))
+        return sorted(labelled), sorted(set(self.plan.image_ids) - labelled)
+
+    def stages_left(self) -> Iterator[Stage]:
+        """The stages that are not complete, in order."""
+        plan, done = self.plan, self.n_complete
+        self.say(
+            f'{self.folder.path.name}: {len(plan.image_ids)} images, '
+            f'{len(self.initial)} labelled at first, {plan.n_stages} stages, seed '
+            f'{plan.seed}, ' + plan.deriver.batches(self.world_size).describe()
+        )
+        if done == plan.n_stages:
+            self.say(f'All {done} stages are complete: nothing to do.')
+        elif done:
+            self.say(f'{done} of {plan.n_stages} stages are complete.')
+        return (Stage(self, number) for number in range(done, plan.n_stages))
+
+    def wait(self, stage: Stage) -> Path:
+        """Note that a stage waits for labels, and say what to do."""
+        on_main_process(self._wait, stage)
+        return self.folder.path
+
+    def _wait(self, stage: Stage) -> None:
+        self.manifest.wait(stage.number)
+        count = len(read_image_ids(stage.folder.selected))
+        what = self.plan.annotator.what_to_do(stage.folder)
+        self.say(
+            f'stage {stage.number + 1}/{self.plan.n_stages} waits for the labels of '
+            f'{count} images. {what}'
+        )
+
+    def complete(self, stage: Stage) -> None:
+        """Mark a stage as complete and say how it went."""
+        on_main_process(self._complete, stage)
+
+    def _complete(self, stage: Stage) -> None:
+        record = stage.record.read()
+        self.manifest.complete(stage.number, record)
+        self.say(stage_line(stage.number, self.plan.n_stages, record))
+        self._write_report()
+        if not self.plan.settings.keep_outputs:
+            stage.folder.remove_outputs()
+
+    def _rows(self) -> list[dict]:
+        return [
+            stage_row(number, self.manifest.entry(number)['record'])
+            for number in range(self.manifest.n_complete)
+        ]
+
+    def _write_report(self) -> None:
+        content = self.manifest.content
+        facts = {k: content[k] for k in ('config_hash', 'images', 'initial', 'test')}
+        summary = {
+            'name': self.folder.path.name,
+            'seed': self.plan.seed,
+            **facts,
+            'stages': self._rows(),
+        }
+        write_report(self.folder, summary)
+
+    def report(self) -> None:
+        """Print the table of the trial and where its picture is."""
+        on_main_process(self._report)
+
+    def _report(self) -> None:
+        # A kill may have come between the last stage's end and its report.
+        if not self.is_read_only:
+            self._write_report()
+        print_table(self.folder.path.name, self._rows())
+        self.say(f'Learning curve: {self.folder.curve_png}')
+
+    @staticmethod
+    def say(text: str) -> None:
+        """Print on process 0."""
+        if is_main_process():
+            print(text, flush=True)

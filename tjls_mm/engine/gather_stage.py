@@ -1,0 +1,117 @@
+"""Gather what a query strategy needs at the end of a stage."""
+
+import time
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+
+from tjls_mm.files import file_hash, write_json
+from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.outputs import Needs, Outputs, check_finite, gather_outputs
+from tjls_mm.outputs.discriminator_report import discriminator_report
+from tjls_mm.outputs.readers import find_reader
+from tjls_mm.randomness import generator
+from tjls_mm.registry import DATASETS
+from tjls_mm.stage_folder import StageFolder
+from tjls_mm.stage_record import StageRecord
+
+AUC_IMAGES = 1000
+"""Labelled images at most that the discriminator is measured on for the record."""
+
+
+def gather_stage(
+    model: torch.nn.Module, folder: StageFolder, score, needs: Needs, seed: int
+) -> None:
+    """Gather the outputs of the pool and of labelled images, on all processes.
+
+    Where the learner has a discriminator, what it has learned is recorded.
+
+    Args:
+        model: Learner with the weights of the end of the stage.
+        folder: Of the stage; its lists are read, its outputs written.
+        score: ``score_dataloader`` of the stage's config: ``dataset`` (the pool
+            through the test pipeline without annotations), ``batch_size``,
+            ``num_workers``.
+        needs: Of the query strategy.
+        seed: Decides stochastic passes and which labelled images the discriminator
+            is measured on.
+
+    Raises:
+        TrainingDiverged: If an output is not finite.
+    """
+    started = time.perf_counter()
+    has_logit = 'logit' in find_reader(model).provides(model)
+    shared = dict(
+        batch_size=score.batch_size,
+        num_workers=score.get('num_workers', 0),
+        seed=seed,
+        passes=needs.passes,
+    )
+
+    def gather(part: str, list_file, names: tuple[str, ...]) -> Outputs:
+        outputs = gather_outputs(
+            model,
+            DATASETS.build({**score.dataset, 'ann_file': str(list_file)}),
+            folder.outputs_of(part),
+            names,
+            list_file=list_file,
+            description=f'Scoring {part}',
+            **shared,
+        )
+        check_finite(outputs, f'{part} images of {folder.path.name}')
+        return outputs
+
+    if needs.labelled:
+        gather('labelled', folder.labelled, needs.labelled)
+    measured = None
+    if has_logit:
+        if is_main_process():
+            write_image_ids(folder.measured, _measured_images(folder, seed))
+        barrier()
+        measured = gather('measured', folder.measured, ('logit',))
+    names = dict.fromkeys([*needs.pool, *(['logit'] if has_logit else [])])
+    pool = gather('pool', folder.pool, tuple(names))
+    if is_main_process():
+        record = StageRecord(folder)
+        if has_logit:
+            report = _measure_discriminator(folder, measured, pool)
+            record.update(discriminator=report)
+        record.add_seconds('gather', time.perf_counter() - started)
+        write_json(
+            folder.outputs_index,
+            {
+                'pool': file_hash(folder.pool),
+                'names': {'pool': list(pool), 'labelled': list(needs.labelled)},
+                'passes': needs.passes,
+            },
+        )
+    barrier()
+
+
+def _held_out(folder: StageFolder) -> set[str]:
+    return set(read_image_ids(folder.held_out)) if folder.held_out.exists() else set()
+
+
+def _measured_images(folder: StageFolder, seed: int) -> list[str]:
+    """All held-out labelled images, and some of the others, sorted."""
+    held_out = _held_out(folder)
+    others = [i for i in read_image_ids(folder.labelled) if i not in held_out]
+    if len(others) > AUC_IMAGES:
+        rows = generator(seed, 'auc').choice(len(others), AUC_IMAGES, replace=False)
+        others = [others[row] for row in rows]
+    return sorted([*held_out, *others])
+
+
+def _measure_discriminator(
+    folder: StageFolder, measured: Outputs, pool: Outputs
+) -> dict:
+    held_out, seen = _held_out(folder), set(read_image_ids(folder.trained_on))
+    is_held_out = np.array([i in held_out for i in measured.image_ids])
+    logits = np.asarray(measured['logit'])
+    return discriminator_report(
+        logits[is_held_out],
+        logits[~is_held_out],
+        np.asarray(pool['logit']),
+        np.array([i in seen for i in pool.image_ids]),
+    )

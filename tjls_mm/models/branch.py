@@ -1,0 +1,181 @@
+"""What trains beside the task: branches on the learner's features."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from tjls_mm.registry import MODELS
+
+TURNS = ('joint', 'task', 'sampler')
+
+
+@dataclass(frozen=True)
+class BranchInputs:
+    """What a learner shows its branches of B images.
+
+    Attributes:
+        vector: What the task's own last layer says or sees of an image, after the
+            bottleneck: class logits of all locations of a detector, pooled features
+            of a classifier; (B, D).
+        feats: Feature maps that the head was given, one per level, (B, C, H, W); of
+            a classifier pooled ones, (B, C).
+    """
+
+    vector: Tensor
+    feats: tuple[Tensor, ...]
+
+    def rows(self, rows: Tensor) -> 'BranchInputs':
+        """The same for some of the images."""
+        return BranchInputs(self.vector[rows], tuple(f[rows] for f in self.feats))
+
+
+class Branch(BaseModule):
+    """A network beside the task branch, trained with the learner.
+
+    Its weights are the learner's: one optimiser, one checkpoint. In a config it
+    stands under a name of its own, ``method.branches.NAME``.
+
+    Attributes:
+        uses_pool: Whether it trains on pool images too. Training then reads the
+            pool, and ``loss`` gets all images of a batch; otherwise it gets the
+            labelled ones, in the task's own updates.
+        provides: Names of the outputs that ``outputs`` returns.
+
+    Args:
+        in_features: ``D`` of ``BranchInputs.vector``.
+        feat_channels: ``C`` of every level of ``BranchInputs.feats``.
+        init_cfg: Initialisation config of MMEngine.
+    """
+
+    uses_pool = False
+    provides: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        in_features: int,
+        feat_channels: Sequence[int] = (),
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.in_features = in_features
+        self.feat_channels = tuple(feat_channels)
+
+    @abstractmethod
+    def loss(
+        self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
+    ) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            inputs: Of B images.
+            is_labelled: (B,), bool.
+            samples: Their B data samples; those of pool images hold no labels.
+
+        Returns:
+            Scalars by name; those with ``loss`` in their name are summed into the
+            objective, the others are logged.
+        """
+
+    def outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
+        """Outputs for query strategies, in eval mode.
+
+        Returns:
+            One tensor of leading size B per name of ``provides``.
+        """
+        return {}
+
+
+class JointLearner:
+    """Mixin of a head that owns the task branch, a bottleneck and branches.
+
+    Hooks, pool readers and the stage loop know learners by this class only.
+
+    Attributes:
+        turn: Whose update is computed: 'task' (with branches that need no pool),
+            'sampler' (branches that use the pool), or 'joint' for the sum of all.
+            Set by AlternatingUpdateHook.
+    """
+
+    turn = 'joint'
+    bottleneck: nn.Module | None
+    branches: nn.ModuleDict
+
+    def build_joint_parts(
+        self,
+        bottleneck: dict | None,
+        branches: dict[str, dict] | None,
+        features: int | list[int],
+        in_features: int,
+        feat_channels: Sequence[int],
+    ) -> None:
+        """Build bottleneck and branches from their configs; sizes are filled in.
+
+        Args:
+            bottleneck: Config, or None.
+            branches: Name to config; None leaves one of a base config out.
+            features: Of the bottleneck, per level where it has several.
+            in_features: Of ``BranchInputs.vector``.
+            feat_channels: Of ``BranchInputs.feats``.
+        """
+        self.bottleneck = bottleneck and MODELS.build(
+            {**bottleneck, 'features': features}
+        )
+        sizes = {'in_features': in_features, 'feat_channels': tuple(feat_channels)}
+        self.branches = nn.ModuleDict(
+            {
+                name: MODELS.build({**sizes, **cfg})
+                for name, cfg in (branches or {}).items()
+                if cfg is not None
+            }
+        )
+
+    @property
+    def uses_pool(self) -> bool:
+        """Whether training reads pool images."""
+        return any(branch.uses_pool for branch in self.branches.values())
+
+    @property
+    def with_task(self) -> bool:
+        """Whether the update at hand is the task's too."""
+        return self.turn != 'sampler' or not self.uses_pool
+
+    def branch_losses(self, inputs: BranchInputs, samples: Sequence) -> dict:
+        """Losses of the branches whose turn it is.
+
+        Args:
+            inputs: Of all B images of the batch.
+            samples: Their data samples.
+
+        Returns:
+            Losses by name.
+        """
+        losses, device = {}, inputs.vector.device
+        known = [s.metainfo.get('is_labelled', True) for s in samples]
+        is_labelled = torch.tensor(known, device=device)
+        for branch in self.branches.values():
+            if branch.uses_pool:
+                if self.turn != 'task':
+                    losses.update(branch.loss(inputs, is_labelled, samples))
+            elif self.with_task and any(known):
+                rows = is_labelled.nonzero()[:, 0]
+                own = [
+                    s for s, labelled in zip(samples, known, strict=True) if labelled
+                ]
+                losses.update(branch.loss(inputs.rows(rows), is_labelled[rows], own))
+        return losses
+
+    def branch_outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
+        """Outputs of all branches, by name."""
+        outputs = {}
+        for branch in self.branches.values():
+            outputs.update(branch.outputs(inputs))
+        return outputs
+
+
+def find_joint_learner(model: nn.Module) -> JointLearner | None:
+    """The joint learner inside a model (wrapped or not), or None."""
+    return next((m for m in model.modules() if isinstance(m, JointLearner)), None)

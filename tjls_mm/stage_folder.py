@@ -1,0 +1,102 @@
+"""The files of a trial and of its stages: their names are spelt here only."""
+
+import shutil
+from pathlib import Path
+
+
+def _file(name: str, meaning: str) -> property:
+    return property(lambda self: self.path / name, doc=meaning)
+
+
+class StageFolder:
+    """What a stage reads and writes; a step's last file marks it as done.
+
+    Args:
+        path: Of the folder.
+    """
+
+    labelled = _file('labelled.txt', 'image_ids of labelled images, sorted.')
+    pool = _file('pool.txt', 'image_ids of the pool, sorted.')
+    held_out = _file(
+        'held_out.txt', 'Labelled images whose membership no branch is trained on.'
+    )
+    bank = _file('bank.txt', 'Reference images of the context bank.')
+    config = _file('config.py', "Config for mmdet's and mmpretrain's own tools.")
+    trained_on = _file('pool_trained_on.txt', 'Pool images that training has seen.')
+    model = _file('model.pth', 'Weights at the end of training.')
+    last_checkpoint = _file('last_checkpoint', 'Path of the newest training state.')
+    metrics = _file('metrics.json', 'Results, step by step (see StageRecord).')
+    outputs = _file('outputs', 'Folder of pool outputs.')
+    outputs_index = _file('outputs/index.json', 'Mark of the outputs, written last.')
+    measured = _file(
+        'outputs/measured.txt', 'Labelled images that the discriminator is judged on.'
+    )
+    selection = _file('selection.csv', 'Scores of the pool and ranks of the picks.')
+    gallery = _file('selected.png', 'What the picks look like.')
+    selected = _file('selected.txt', 'Picks, first choice first.')
+    annotations = _file('annotations.json', 'What the annotator said.')
+    answered = _file('answered.txt', 'Picks that got an answer.')
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def outputs_of(self, part: str) -> Path:
+        """Folder of the outputs of 'pool' or 'labelled' images."""
+        return self.outputs / part
+
+    def checkpoint(self, iteration: int) -> Path:
+        """State of training after so many iterations."""
+        return self.path / f'iter_{iteration}.pth'
+
+    def checkpoints(self) -> list[Path]:
+        """States of training, oldest first."""
+        # By number: iter_9.pth is older than iter_10.pth.
+        return sorted(
+            self.path.glob('iter_*.pth'),
+            key=lambda path: int(path.stem.removeprefix('iter_')),
+        )
+
+    def remove_checkpoints(self, keep: Path | None = None) -> None:
+        """Remove states of training, all but one."""
+        for path in self.checkpoints():
+            if path != keep:
+                path.unlink(missing_ok=True)
+        if keep is None:
+            self.last_checkpoint.unlink(missing_ok=True)
+
+    def remove_outputs(self) -> None:
+        """Remove the pool outputs."""
+        # The mark first: what is half removed must not be taken for whole.
+        self.outputs_index.unlink(missing_ok=True)
+        shutil.rmtree(self.outputs, ignore_errors=True)
+
+
+class TrialFolder:
+    """The work dir of a trial.
+
+    Args:
+        path: Of the folder.
+    """
+
+    state = _file('al_state.json', 'Manifest: what the work dir holds, how far.')
+    lock = _file('.lock', 'Held by the process that runs the trial.')
+    initial = _file('initial.txt', 'image_ids labelled at stage 0, sorted.')
+    test = _file('test.txt', 'image_ids of the test images, sorted.')
+    summary = _file('summary.json', 'Rows of all complete stages.')
+    curve_csv = _file('curve.csv', 'The same as a table.')
+    curve_png = _file('curve.png', 'The learning curve.')
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def stage(self, number: int) -> StageFolder:
+        """Folder of a stage."""
+        return StageFolder(self.path / f'stage_{number:02d}')
+
+    def stage_numbers(self) -> list[int]:
+        """Numbers of the stage folders that are there; other folders are not ours."""
+        names = (path.name.removeprefix('stage_') for path in self._stage_paths())
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _stage_paths(self) -> list[Path]:
+        return [path for path in self.path.glob('stage_*') if path.is_dir()]
