@@ -2,7 +2,10 @@
 
 import hashlib
 import pickle
+import shutil
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -63,8 +66,6 @@ def test_folders_without_a_split_folder(class_folders):
 
 
 def copied(class_folders, tmp_path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(class_folders, tmp_path / 'data'))
 
 
@@ -368,6 +369,28 @@ def test_failed_download_is_one_clear_error(tmp_path, monkeypatch):
     for name in ('CIFAR100', 'FashionMNIST'):
         with pytest.raises(InputError, match='cannot be fetched.*no network'):
             BinaryImages(name, str(tmp_path), download=True)
+
+
+def test_one_of_many_fetches_and_the_others_wait(tmp_path, monkeypatch):
+    from mmpretrain.datasets import mnist
+
+    mnist_files(tmp_path / 'there')
+    fetched = []
+
+    def fetch(url, download_root, filename, md5):
+        time.sleep(0.1)
+        fetched.append(filename)
+        name = filename.removesuffix('.gz')
+        shutil.copy(tmp_path / 'there' / name, Path(download_root) / name)
+
+    monkeypatch.setattr(mnist, 'download_and_extract_archive', fetch)
+    out = str(tmp_path / 'out')
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(
+            pool.map(lambda _: BinaryImages('FashionMNIST', out, True), range(3))
+        )
+    assert len(fetched) == len(set(fetched)) == 4
+    assert [len(source.list_images('test')) for source in sources] == [5] * 3
 
 
 def test_download_leaves_files_that_are_there(tmp_path):

@@ -177,6 +177,8 @@ def test_pipelines_of_unlabelled_images(source, name):
         assert found[1]['transforms'] == [*first, AUGMENT[3]]
         assert found[2]['transforms'] == [[AUGMENT[2]], *second, [AUGMENT[5]]]
     assert pipeline[1]['transforms'][0] == load, 'the argument is as it was'
+    pack = dict(type='PackDetInputs', meta_keys=('img_id', 'instances'))
+    assert source.score_pipeline([pack])[0]['meta_keys'] == ['img_id']
     assert source.pool_pipeline(None) == source.score_pipeline([]) == []
 
 

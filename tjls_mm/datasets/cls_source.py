@@ -23,6 +23,8 @@ class ClsImageSource(ImageSource):
         InputError: If ``channels`` is neither.
     """
 
+    image_set = 'tjls_mm.ClsImageSet', 'with_label'
+
     def __init__(self, channels: int) -> None:
         if channels not in (1, 3):
             raise InputError(f'data_source.channels must be 1 or 3, got {channels!r}.')
@@ -100,22 +102,6 @@ class ClsImageSource(ImageSource):
         """Images per class."""
         counts = collections.Counter(map(self.label, image_ids))
         return {'images': {name: counts[i] for i, name in enumerate(self.classes)}}
-
-    def labelled_dataset(self, list_file: str) -> dict:
-        """Config of the data set that gives the images of a list their labels."""
-        return self._dataset(list_file, with_label=True)
-
-    def pool_dataset(self, list_file: str) -> dict:
-        """Config of the data set that never asks for a label."""
-        return self._dataset(list_file, with_label=False)
-
-    def _dataset(self, list_file: str, with_label: bool) -> dict:
-        return {
-            'type': 'tjls_mm.ClsImageSet',
-            'ann_file': list_file,
-            'source': self.settings(),
-            'with_label': with_label,
-        }
 
 
 def spread_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -193,24 +193,23 @@ class CocoFiles(DetectionSource):
 
     def _instance(self, file: CocoFile, image_id: str, entry: Mapping) -> Instance:
         box, category = entry.get('bbox'), entry.get('category_id')
-        where = f'an annotation of {self.annotation_place(image_id)}'
         is_box = isinstance(box, list) and len(box) == 4
         if not is_box or not all(type(side) in (int, float) for side in box):
-            raise InputError(
-                f"{where} has 'bbox' {box!r}: expected [x, y, width, height] in "
-                'pixels. Correct it.'
+            key, value, expected = 'bbox', box, '[x, y, width, height] in pixels'
+        elif type(category) is not int or category not in file.categories:
+            key, value, expected = 'category_id', category, 'one of the ids in '
+            expected += f"'categories', {list(file.categories)}"
+        else:
+            x, y, width, height = box
+            return Instance(
+                name=file.categories[category],
+                bbox=(x, y, x + width, y + height),
+                ignore=bool(entry.get('iscrowd') or entry.get('ignore')),
+                written=tuple(box),
             )
-        if type(category) is not int or category not in file.categories:
-            raise InputError(
-                f"{where} has 'category_id' {category!r}: expected one of the ids in "
-                f"'categories', {list(file.categories)}. Correct it."
-            )
-        x, y, width, height = box
-        return Instance(
-            name=file.categories[category],
-            bbox=(x, y, x + width, y + height),
-            ignore=bool(entry.get('iscrowd') or entry.get('ignore')),
-            written=tuple(box),
+        raise InputError(
+            f'An annotation of {self.annotation_place(image_id)} has {key!r} '
+            f'{value!r}: expected {expected}. Correct it.'
         )
 
     def annotation_problems(self, image_ids, what: str) -> Iterator[str]:

@@ -46,6 +46,8 @@ class DetectionSource(ImageSource):
             their image.
     """
 
+    image_set = 'tjls_mm.DetImageSet', 'with_annotations'
+
     def __init__(
         self,
         data_root: str,
@@ -161,22 +163,6 @@ class DetectionSource(ImageSource):
         counts = {'images': images, 'boxes': boxes}
         return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
 
-    def labelled_dataset(self, list_file: str) -> dict:
-        """Config of the data set that opens the annotations of a list's images."""
-        return self._dataset(list_file, with_annotations=True)
-
-    def pool_dataset(self, list_file: str) -> dict:
-        """Config of the data set that lists images and opens no annotation."""
-        return self._dataset(list_file, with_annotations=False)
-
-    def _dataset(self, list_file: str, with_annotations: bool) -> dict:
-        return {
-            'type': 'tjls_mm.DetImageSet',
-            'ann_file': list_file,
-            'source': self.settings(),
-            'with_annotations': with_annotations,
-        }
-
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
         """The pipeline with empty annotations in place of loaded ones."""
         return _replace_loading(pipeline or [], with_empty=True)
@@ -234,6 +220,10 @@ def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:
             result += [inner] if inner or not transform else []
         elif _name(transform) != 'LoadAnnotations':
             transform = copy.deepcopy(transform)
+            if 'instances' in (transform.get('meta_keys') or ()):
+                # Some versions of PackDetInputs insist on every key.
+                keys = transform['meta_keys']
+                transform['meta_keys'] = [key for key in keys if key != 'instances']
             if transform.get('transforms'):
                 transform['transforms'] = _replace_loading(
                     transform['transforms'], with_empty

@@ -24,11 +24,14 @@ class ImageSource(ABC):
         data_root: Folder of the data set.
         classes: Class names in order.
         channels: Of an image as models see it.
+        image_set: Type of its data sets, and their argument that says whether
+            annotations are opened.
     """
 
     data_root: str
     classes: tuple[str, ...]
     channels = 3
+    image_set: tuple[str, str]
 
     def settings(self) -> dict:
         """Config that builds this source again, classes included."""
@@ -102,13 +105,18 @@ class ImageSource(ABC):
             image_ids: 'labelled' and 'pool' to their ids.
         """
 
-    @abstractmethod
     def labelled_dataset(self, list_file: str) -> dict:
         """Config of the data set that opens the annotations of a list's images."""
+        return self._dataset(list_file, True)
 
-    @abstractmethod
     def pool_dataset(self, list_file: str) -> dict:
         """Config of the data set that lists images and opens no annotation."""
+        return self._dataset(list_file, False)
+
+    def _dataset(self, list_file: str, is_labelled: bool) -> dict:
+        kind, flag = self.image_set
+        source = self.settings()
+        return dict(type=kind, ann_file=list_file, source=source, **{flag: is_labelled})
 
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
         """A training pipeline for images without annotations, as a copy."""
