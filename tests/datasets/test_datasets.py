@@ -12,8 +12,16 @@ import pytest
 import torch
 from mmdet.datasets import VOCDataset
 from mmengine.config import Config
+from PIL import Image
 
-from tjls_mm.datasets import BoxBlindRandomCrop, DetImageSet, JointDataset, VOCFiles
+from tjls_mm.datasets import (
+    BoxBlindRandomCrop,
+    DetImageSet,
+    Instance,
+    JointDataset,
+    VOCFiles,
+)
+from tjls_mm.datasets.image_checks import image_size
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
@@ -244,6 +252,29 @@ def test_bad_annotations_of_voc(copied_data, old, new, message):
         assert len(source.usable_instances(ids[3])) == len(whole) - 1
         counts = source.count_labels([ids[3]])['boxes']
         assert sum(counts.values()) == len(whole) - 1
+
+
+@pytest.mark.parametrize(
+    'written, is_good',
+    [
+        ((1, 1, 10, 10), True),
+        ((0, 0, 10, 10), True),  # tools that count from 0
+        ((1, 1, 11, 10), False),
+        ((-1, 1, 5, 5), False),
+        ((5, 1, 5, 5), False),
+    ],
+)
+def test_boxes_that_voc_tolerates(source, written, is_good):
+    box = Instance('ball', tuple(value - 1 for value in written), False, written)
+    assert (source.box_problem(box, (10, 10)) is None) == is_good
+
+
+def test_rotated_photos_have_the_size_they_are_loaded_with(tmp_path):
+    image = Image.new('RGB', (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    assert image_size(str(tmp_path / 'a.jpg')) == (10, 20)
 
 
 def test_every_problem_is_told_and_the_first_raised(copied_data):
