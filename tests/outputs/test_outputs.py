@@ -228,9 +228,7 @@ def test_a_kill_in_joining_loses_nothing(tmp_path, monkeypatch):
         assert store.prepare({'list_sha256': 'x'}) == [0, 1]
         store.join(NAMES)
         files = {p.name: p.read_bytes() for p in folder.iterdir()}
-        assert files == {
-            p.name: p.read_bytes() for p in (tmp_path / 'whole').iterdir()
-        }
+        assert files == {p.name: p.read_bytes() for p in (tmp_path / 'whole').iterdir()}
 
 
 def test_shards_of_something_else_are_not_used(tmp_path):

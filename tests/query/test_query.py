@@ -4,6 +4,7 @@ import importlib
 import math
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,20 +135,41 @@ class FarFromLabelled(QueryStrategy):
 '''
 
 
-def test_a_strategy_in_a_file_of_ones_own(tmp_path, monkeypatch):
+@pytest.fixture
+def own_strategy(tmp_path, monkeypatch):
+    """The strategy of that file, built as a config with ``custom_imports`` does."""
     (tmp_path / 'far_from_labelled.py').write_text(STRATEGY)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module('far_from_labelled')
-    try:
-        strategy = build_own(QUERIES, dict(type='FarFromLabelled'))
-    finally:
-        QUERIES.module_dict.pop('FarFromLabelled')
-        sys.modules.pop('far_from_labelled')
+    yield build_own(QUERIES, dict(type='FarFromLabelled'))
+    QUERIES.module_dict.pop('FarFromLabelled')
+    sys.modules.pop('far_from_labelled')
+
+
+def test_a_strategy_in_a_file_of_ones_own(own_strategy):
     features = np.float32([[0, 0], [9, 9], [1, 0], [-5, 0]])
     pool = Outputs.from_arrays(list('abcd'), {'feature': features})
     labelled = Outputs.from_arrays(['x'], {'feature': np.float32([[1, 1]])})
-    rows = strategy.select(pool, labelled, 3, 0)
+    rows = own_strategy.select(pool, labelled, 3, 0)
     assert check_selection(rows, 4, 3, 'far').rows.tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize('task', ['ssd', 'classifier'])
+def test_it_works_on_both_tasks(own_strategy, tmp_path, monkeypatch, task):
+    tests = Path(__file__).resolve().parents[1] / 'outputs'
+    monkeypatch.syspath_prepend(tests)
+    from test_gather import Images, N, gather
+
+    (tmp_path / 'pool').mkdir()
+    (tmp_path / 'labelled').mkdir()
+    needs = own_strategy.needs
+    pool = gather(task, tmp_path / 'pool', names=needs.pool)
+    few = Images(task, range(2))
+    labelled = gather(task, tmp_path / 'labelled', few, needs.labelled)
+    rows = own_strategy.select(pool, labelled, N, 0)
+    assert set(check_selection(rows, N, N, 'far').rows) == set(range(N))
+    distance = pool['feature'] - labelled['feature'].mean(0)
+    assert rows[0] == (distance**2).sum(1).argmax()
 
 
 @pytest.mark.parametrize(
