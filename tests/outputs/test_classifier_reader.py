@@ -8,6 +8,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from tjls_mm.models import fill_context_banks
+from tjls_mm.models.branch import Branch
 from tjls_mm.outputs.readers import DropoutMasks, find_reader
 from tjls_mm.registry import MODELS
 
@@ -119,6 +120,28 @@ def test_branches_say_their_outputs_and_the_backbone_runs_once():
     assert calls == [1] and set(out) == set(names)
     logit = model.head.branches['discriminator'](out['feature'])
     assert torch.equal(out['logit'], logit)
+
+
+class Norm(Branch):
+    provides = ('norm', 'double')
+
+    def loss(self, inputs, is_labelled, samples):
+        return {}
+
+    def outputs(self, inputs):
+        norm = inputs.vector.norm(dim=1)
+        return {'norm': norm, 'double': torch.stack([norm, norm], 1)}
+
+
+def test_a_branch_of_ones_own_adds_a_name():
+    model = build()
+    model.head.branches['norm'] = Norm(64)
+    assert {'logit', 'norm'} <= set(find_reader(model).provides(model))
+    model.head.branches['discriminator'].outputs = None  # is not asked
+    out = read(model, ['norm', 'feature'])
+    assert set(out) == {'norm', 'feature'}
+    assert torch.equal(out['norm'], out['feature'].norm(dim=1))
+    assert read(model, ['double'])['double'].shape == (6, 2)
 
 
 def test_what_is_missing_has_a_remedy():

@@ -86,6 +86,12 @@ def test_logits_rank_where_probabilities_saturate():
         assert pick(Discriminator(rule), logits, 3) == ['b', 'c', 'a']
 
 
+def test_the_score_is_the_probability_of_being_labelled():
+    pool = pool_of({'a': 2.0, 'b': -3.0})
+    answer = Discriminator().select(pool, NOTHING, 1, 0)
+    np.testing.assert_allclose(answer.columns['p_labelled'], expit([2.0, -3.0]))
+
+
 def test_bad_settings_and_logits_are_refused():
     with pytest.raises(InputError, match='rule must be one of'):
         Discriminator('highest')
