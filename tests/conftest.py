@@ -59,12 +59,29 @@ def copied_data(demo_data, tmp_path) -> Path:
     return Path(shutil.copytree(demo_data, tmp_path / 'data'))
 
 
+def config_path(name: str) -> Path:
+    """File of a config by its name."""
+    (path,) = (p for p in CONFIG_PATHS if p.stem == name)
+    return path
+
+
+CONFIG_PATHS = sorted(
+    path
+    for path in (ROOT / 'configs').rglob('*.py')
+    if path.relative_to(ROOT / 'configs').parts[0] not in ('_base_', 'sweeps')
+)
+CONFIGS = [path.stem for path in CONFIG_PATHS]
+CLASSIFICATION_CONFIGS = [
+    path.stem for path in CONFIG_PATHS if path.parent.name == 'classification'
+]
+DETECTION_CONFIGS = [name for name in CONFIGS if name not in CLASSIFICATION_CONFIGS]
+
 CHANNELS, OUT_CHANNELS = (16, 32, 64), (16, 32, 64, 64)
 TINY = {
     'active_learning.initial': 8,
     'active_learning.budget': 6,
     'active_learning.stages': 2,
-    'train_dataloader.batch_size': 8,
+    'train_dataloader.batch_size': 4,
     'score_dataloader.batch_size': 8,
     'train_cfg.max_epochs': 2,
     'param_scheduler.0.total_steps': 2,
@@ -80,7 +97,7 @@ def make_config(data: Path, work_dir: Path, name: str = 'demo_tjls', **options):
     """A trial config that runs in seconds."""
     from mmengine.config import Config
 
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    cfg = Config.fromfile(config_path(name))
     places = {'work_dir': str(work_dir), 'data_source.data_root': str(data)}
     cfg.merge_from_dict({**places, **TINY, **options})
     return cfg
@@ -105,13 +122,6 @@ def tiny_config(demo_data, tmp_path):
     return make
 
 
-CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
-DETECTION_CONFIGS = [
-    name
-    for name in CONFIGS
-    if name.startswith(('ssd', 'demo')) or name == 'example_own_data'
-]
-CLASSIFICATION_CONFIGS = [name for name in CONFIGS if name not in DETECTION_CONFIGS]
 CLASSES = ('bars', 'checks', 'discs', 'plain')
 
 
@@ -161,7 +171,7 @@ TINY_CLASSIFIER = {
     'active_learning.budget': 8,
     'active_learning.stages': 2,
     'active_learning.console': 'log',
-    'train_dataloader.batch_size': 16,
+    'train_dataloader.batch_size': 8,
     'score_dataloader.batch_size': 16,
     'train_cfg.max_epochs': 2,
     'param_scheduler.0.total_steps': 2,
@@ -178,7 +188,15 @@ def make_classifier_config(data: Path, work_dir: Path, method: str = 'tjls', **o
     """A classification trial that runs in seconds."""
     from mmengine.config import Config
 
-    cfg = Config.fromfile(ROOT / 'configs' / f'small_cifar10jpeg_{method}.py')
+    cfg = Config.fromfile(config_path(f'small_cifar10jpeg_{method}'))
     places = {'work_dir': str(work_dir), 'data_source.data_root': str(data)}
     cfg.merge_from_dict({**places, **TINY_CLASSIFIER, **options})
     return cfg
+
+
+def read_logits(folder: Path) -> dict[str, float]:
+    """The discriminator's logits of a stage's pool, from its selection.csv."""
+    import csv
+
+    with open(folder / 'selection.csv', newline='', encoding='utf-8') as file:
+        return {row['image_id']: float(row['logit']) for row in csv.DictReader(file)}

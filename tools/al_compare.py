@@ -1,27 +1,39 @@
-"""Put trials side by side: one table, one picture of their learning curves."""
+"""Put trials side by side: means over seeds, differences to random, one picture.
+
+Trials of one name (work dirs NAME_seed0, NAME_seed1) must be seeds of one config, and
+all trials must share images, test images and, seed by seed, what is labelled at first:
+what does not belong together is refused.
+"""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tjls_mm.active.comparison import mean_rows, print_comparison, read_trials
-from tjls_mm.active.report import draw_curves
 from tjls_mm.errors import InputError
+from tjls_mm.report.comparison import (
+    draw_means,
+    mean_rows,
+    print_comparison,
+    read_trials,
+)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compare trials; 1 where the user has to mend something."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('work_dirs', nargs='+', help='work dirs of trials')
     parser.add_argument('--out', default='work_dirs/compare.png', help='picture')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
-        means = mean_rows(read_trials(args.work_dirs))
+        trials = read_trials(args.work_dirs)
+        print_comparison(trials)
+        draw_means(Path(args.out), mean_rows(trials))
     except InputError as error:
         print(f'ERROR: {error}', file=sys.stderr)
         return 1
-    print_comparison(means)
-    draw_curves(Path(args.out), means)
     print(f'Learning curves: {args.out}')
     return 0
 

@@ -6,13 +6,11 @@ import urllib.error
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, config_path
 from mmengine.runner.checkpoint import CheckpointLoader
-from PIL import Image
 
-from tjls_mm.active.preflight import check_pretrained
-from tjls_mm.active.stages import run_stages
-from tjls_mm.datasets.voc import VOCBox, box_problem, read_voc_annotation
+from tjls_mm.active.plan import TrialPlan
+from tjls_mm.active.trial import run_stages
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
@@ -123,7 +121,8 @@ def test_bad_boxes_can_be_dropped_on_request(tiny_config, copied_data, part, tmp
     path = tmp_path / 'one.txt'
     write_image_ids(path, [f'VOCdemo/{image_id}'])
     dataset = DATASETS.build(source.labelled_dataset(str(path)))
-    n_boxes = len(read_voc_annotation(str(part / f'Annotations/{image_id}.xml')).boxes)
+    text = (part / f'Annotations/{image_id}.xml').read_text()
+    n_boxes = text.count('<object>')
     kept = dataset.get_data_info(0)['instances']
     assert len(kept) == n_boxes - 1
     counts = source.count_labels([f'VOCdemo/{image_id}'])
@@ -155,8 +154,7 @@ def test_short_last_stage_on_request(tiny_config, tmp_path):
     # A discriminator needs a pool: all labels in the last stage is refused.
     with pytest.raises(InputError, match='leaves no image in the pool'):
         run_stages(cfg)
-    cfg.model.bbox_head.update(bottleneck=None, discriminator=None)
-    cfg.active_learning.query.type = 'random'
+    cfg.method = dict(query=dict(type='tjls_mm.Random'))
     run_stages(cfg)
     last = tmp_path / 'work' / 'stage_02'
     assert len(read_image_ids(last / 'labelled.txt')) == 48
@@ -182,23 +180,55 @@ def test_classes_of_model_and_data_differ(refused):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'active_learning.budgets': 3}, 'active_learning.budgets is unknown'),
-        ({'active_learning.query.type': 'best'}, 'Known: lowest, margin, random'),
-        ({'active_learning.joint.ratio': 3}, 'joint.ratio is unknown'),
+        ({'active_learning.budgets': 3}, r"budgets is unknown; did you mean 'budget'"),
+        ({'active_learning': 'x'}, r'expected a section active_learning=dict'),
+        ({'active_learning.stages': 'three'}, "stages must be 1 or more, got 'three'"),
+        ({'active_learning.budget': 'many'}, "positive number of images.* got 'many'"),
+        ({'active_learning.console': 'loud'}, r"console must be one of \('log'"),
+        ({'method.query.type': 'tjls_mm.Best'}, 'Known: Discriminator, Random'),
+        ({'method.query.type': 'lowest'}, r"has a new name.*Discriminator', rule='low"),
+        ({'method.query': 'random'}, r"write dict\(type='tjls_mm.Random'\)"),
+        ({'method.query': dict(rule='lowest', _delete_=True)}, r'must be dict\(type'),
+        ({'method.query.rule': 'highest'}, "rule.*'highest'"),
+        ({'method.query.rule': 'margin', 'method.query.margin': 2}, 'margin.*2'),
+        ({'method.query.margins': 0.2}, 'unless it says _delete_=True'),
+        ({'method.composition': 'mixt'}, r"composition must be one of \('mixed'"),
+        ({'method.pool_ratio': -1}, r'pool_ratio must be in \(0, inf\), got -1'),
+        ({'method.holdout': 1.5}, r'holdout must be in \(0, 1\), got 1.5'),
+        ({'method.ratio': 3}, 'method.ratio is unknown'),
+        ({'method.branches': None}, 'method.branches must be dict'),
+        ({'method.branches.discriminator': 3}, 'must be dict.*or None, got 3'),
+        ({'method.branches.discriminator': None}, "needs the output 'logit'.*method"),
+        ({'method.branches.discriminator.width': 3}, "model cannot be built.*'width'"),
+        ({'active_learning.query': dict(type='random')}, 'write method.query'),
+        ({'active_learning.joint': dict(update='joint')}, r'write method \(compos'),
+        ({'model.bbox_head.discriminator': dict()}, 'method.branches.discriminator'),
+        ({'model.bbox_head.type': 'tjls_mm.JointSSDHead'}, 'which the loop puts in'),
+        ({'custom_hooks': [dict(type='tjls_mm.PoolScoringHook')]}, 'puts in by itself'),
+        (
+            {'train_dataloader.dataset.pool': dict(x=1)},
+            'train_dataloader.dataset, once',
+        ),
+        ({'train_dataloader.dataset.type': 'CocoDataset'}, 'come from data_source'),
+        ({'train_dataloader.batch_size': 'big'}, "labelled images per .* got 'big'"),
+        ({'train_dataloader.batch_sampler': dict(type='X')}, 'batch_sampler: the loop'),
+        ({'train_cfg.type': 'OtherLoop'}, "train_cfg.type='OtherLoop': a stage has"),
         ({'randomness.seed': None}, 'randomness.seed must be an integer'),
-        ({'model.bbox_head.discriminator': None}, 'the learner has none'),
-        ({'train_dataloader.batch_size': 7}, 'make train_dataloader.batch_size even'),
-        ({'val_dataloader': None}, 'val_dataloader is missing'),
+        ({'val_dataloader': None}, r'expected a section val_dataloader=dict'),
+        ({'val_evaluator.type': 'VOCMetrik'}, "'VOCMetrik' is unknown; did you mean"),
+        ({'param_scheduler.0.type': 'OneCycle'}, "param_scheduler.*'OneCycle' is unk"),
         (
-            {'optim_wrapper.type': 'AmpOptimWrapper'},
-            'needs a GPU and there is none',
+            {'train_dataloader.dataset.pipeline.0.type': 'Load'},
+            "pipeline.*'Load' is unk",
         ),
-        (
-            {'custom_hooks': [dict(type='EMAHook')]},
-            'EMAHook is not supported',
-        ),
-        ({'active_learning.query.margin': 0.2}, 'unless it says _delete_=True'),
+        ({'optim_wrapper.optimizer.type': 'AdamZ'}, "optim_wrapper.*'AdamZ'"),
+        ({'optim_wrapper.optimizer.rate': 3}, "optim_wrapper.*'rate'"),
+        ({'optim_wrapper.type': 'AmpOptimWrapper'}, 'needs a GPU and there is none'),
+        ({'model.backbone.type': 'ResNot'}, 'model cannot be built.*ResNot'),
+        ({'model.bbox_head.anchors': 3}, "model cannot be built.*'anchors'"),
         ({'data_source.bad_boxes': 'fix'}, "must be 'error' or 'drop'"),
+        ({'data_source.classes': 'ball'}, r"classes must be a list.*\['ball'\]"),
+        ({'data_source.roots': 'ball'}, "image source.*'roots'"),
     ],
 )
 def test_bad_settings(refused, options, message):
@@ -216,25 +246,44 @@ def test_no_network_for_pretrained_weights(tiny_config, monkeypatch):
     with pytest.raises(
         InputError, match=r'vgg16_caffe .*model\.backbone\.init_cfg=None'
     ):
-        check_pretrained(cfg)
+        TrialPlan(cfg).check_weights()
     cfg.model.backbone.init_cfg = None
-    check_pretrained(cfg)
+    TrialPlan(cfg).check_weights()
 
 
 class Payload:
     """What a pickle could hold."""
 
 
-def test_a_checkpoint_of_a_stranger_is_not_unpickled_silently(refused, tmp_path):
+@pytest.fixture
+def pickle_file(tmp_path):
     path = tmp_path / 'theirs.pth'
     torch.save({'state_dict': {}, 'meta': Payload()}, path)
-    refused('load_from: .*could run code.*trust_checkpoints', load_from=str(path))
+    return str(path)
+
+
+def test_a_checkpoint_of_a_stranger_is_not_unpickled_silently(
+    refused, tmp_path, pickle_file
+):
+    refused('load_from: .*could run code.*trust_checkpoints', load_from=pickle_file)
     refused('load_from: .*does not exist', load_from=str(tmp_path / 'no.pth'))
+    refused('tampered with.*https', load_from='http://example.org/weights.pth')
 
 
-def test_tools_that_count_from_zero_are_tolerated():
-    assert box_problem(VOCBox('a', (0, 0, 10, 10), False), (10, 10)) is None
-    assert box_problem(VOCBox('a', (1, 1, 11, 10), False), (10, 10))
+@pytest.mark.parametrize(
+    'place',
+    [
+        'model.backbone.init_cfg',
+        'model.neck.init_cfg',
+        'model.bbox_head.init_cfg',
+        'method.bottleneck.init_cfg',
+        'method.branches.discriminator.init_cfg',
+    ],
+)
+@pytest.mark.parametrize('in_list', [False, True])
+def test_no_pickle_hides_anywhere_in_the_model(place, in_list, refused, pickle_file):
+    init = dict(type='Pretrained', checkpoint=pickle_file)
+    refused('theirs.pth holds more than', **{place: [init] if in_list else init})
 
 
 def test_command_line_prints_one_line_and_fails(tmp_path):
@@ -244,7 +293,7 @@ def test_command_line_prints_one_line_and_fails(tmp_path):
             '-W',
             'ignore',
             str(ROOT / 'tools' / 'al_train.py'),
-            str(ROOT / 'configs' / 'demo_tjls.py'),
+            str(config_path('demo_tjls')),
             '--work-dir',
             str(tmp_path / 'w'),
             '--cfg-options',
@@ -259,11 +308,50 @@ def test_command_line_prints_one_line_and_fails(tmp_path):
     assert not (tmp_path / 'w').exists()
 
 
-def test_rotated_photos_have_the_size_they_are_loaded_with(tmp_path):
-    from tjls_mm.datasets.image_checks import image_size
+@pytest.mark.parametrize(
+    'text, arguments, message',
+    [
+        (None, [], 'missing.py does not exist'),
+        ('x = (', [], 'SyntaxError'),
+        ("_base_ = 'nowhere.py'", [], 'nowhere.py'),
+        ("custom_imports = dict(imports=['no_such'])", [], 'no_such'),
+        ('x = 1', ['--cfg-options', 'x'], "expected KEY=VALUE, found 'x'"),
+        ('x = [1]', ['--cfg-options', 'x.3.y=2'], 'does not fit the config'),
+        ('x = 1', [], 'section active_learning'),
+    ],
+)
+def test_config_files_that_cannot_be_read(text, arguments, message, tmp_path, capsys):
+    from conftest import load_tool
 
-    image = Image.new('RGB', (20, 10))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / 'a.jpg', exif=exif)
-    assert image_size(str(tmp_path / 'a.jpg')) == (10, 20)
+    path = tmp_path / 'missing.py'
+    if text is not None:
+        path.write_text(text)
+    tool = load_tool('al_train')
+    argv = sys.argv
+    sys.argv = ['al_train.py', str(path), *arguments]
+    try:
+        assert tool.main() == 1
+    finally:
+        sys.argv = argv
+    error = capsys.readouterr().err
+    assert message in error and 'Traceback' not in error
+    assert error.startswith('ERROR: ') and error.count('ERROR') == 1
+
+
+def test_a_work_dir_that_is_a_file(tiny_config, tmp_path):
+    (tmp_path / 'work').write_text('')
+    with pytest.raises(InputError, match='work is a file.*--work-dir'):
+        run_stages(tiny_config())
+
+
+def test_advice_of_unknown_settings_works(tiny_config, tmp_path):
+    """What the message says in place of an old config is one that runs."""
+    cfg = tiny_config('demo_random')
+    cfg.method = dict(query='lowest')
+    with pytest.raises(InputError, match=r"write dict\(type='tjls_mm.Discriminator'"):
+        TrialPlan(cfg)
+    cfg.method = dict(query=dict(type='tjls_mm.Discriminator', rule='lowest'))
+    with pytest.raises(InputError, match=r'branches.*discriminator'):
+        TrialPlan(cfg)
+    cfg.method.branches = dict(discriminator=dict(type='tjls_mm.DiscriminatorHead'))
+    assert TrialPlan(cfg).learner.uses_pool

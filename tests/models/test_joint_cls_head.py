@@ -5,12 +5,12 @@ import warnings
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import config_path
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 
-from tjls_mm.models import WideResNet, fill_context_banks
+from tjls_mm.models import WideResNet, add_joint_parts, fill_context_banks
 from tjls_mm.registry import MODELS
 
 SCOPE = 'mmpretrain'
@@ -27,19 +27,22 @@ def model_config(head: dict, preprocessor: str = 'tjls_mm.JointClsDataPreprocess
     return dict(
         type='ImageClassifier',
         data_preprocessor=dict(type=preprocessor, mean=[120] * 3, std=[60] * 3),
-        backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, out_indices=(3,)),
+        backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8, out_indices=(3,)),
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(num_classes=5, in_channels=32, **head),
+        head=dict(num_classes=5, in_channels=64, **head),
     )
 
 
-def build(bottleneck='jls', discriminator=True, seed=0, **settings):
+def build(bottleneck='jls', discriminator=True, seed=0, branches=None, **settings):
     torch.manual_seed(seed)
     chosen = BOTTLENECKS[bottleneck] and {**BOTTLENECKS[bottleneck], **settings}
     head = dict(
         type='tjls_mm.JointClsHead',
         bottleneck=chosen,
-        discriminator=DISCRIMINATOR if discriminator else None,
+        branches={
+            **(dict(discriminator=DISCRIMINATOR) if discriminator else {}),
+            **(branches or {}),
+        },
     )
     model = MODELS.build(model_config(head))
     model.init_weights()
@@ -74,10 +77,20 @@ def count(model) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def from_config(name: str, **head):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py').model
-    cfg.head.update(head)
-    return MODELS.build(cfg)
+def from_config(name: str, bottleneck: dict | None = None):
+    cfg = Config.fromfile(config_path(name))
+    bottleneck = bottleneck or cfg.method.get('bottleneck')
+    branches = cfg.method.get('branches', {})
+    return MODELS.build(add_joint_parts(cfg.model, bottleneck, branches))
+
+
+@torch.no_grad()
+def outputs_of(model, feats) -> tuple:
+    """Logit, features and class scores."""
+    features = model.head.pre_logits(feats)
+    inputs = model.head.branch_inputs(feats, features)
+    logit = model.head.branch_outputs(inputs)['logit']
+    return logit, features, model.head(feats)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +167,7 @@ def test_only_the_class_layer_has_its_initialisation(bottleneck):
     model = build(bottleneck)
     assert model.head.fc.weight.std() < 0.02
     # torch's own for Linear(512, ...): far wider than 0.01
-    assert model.head.discriminator.hidden[0].weight.std() > 0.05
+    assert model.head.branches.discriminator.hidden[0].weight.std() > 0.05
     if model.head.bottleneck is not None:
         widest = max(p.std() for p in model.head.bottleneck.parameters() if p.ndim == 2)
         assert widest > 0.04
@@ -165,7 +178,7 @@ def reached(model, loss: torch.Tensor) -> set[str]:
     model.zero_grad(set_to_none=True)
     loss.backward()
     return {
-        '.'.join(name.split('.')[: 2 if 'head' in name else 1]).replace('head.', '')
+        name.replace('head.', '').replace('branches.', '').split('.')[0]
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.abs().sum() > 0
     }
@@ -203,7 +216,7 @@ def test_losses_are_those_of_the_objective():
     scores = torch.log_softmax(model.head.fc(features[:3]), 1)
     task = -sum(scores[i, label] for i, label in enumerate(labels)) / 3
     torch.testing.assert_close(found['loss_cls'], task)
-    p = torch.sigmoid(model.head.discriminator(features))
+    p = torch.sigmoid(model.head.branches.discriminator(features))
     sampler = -(torch.log(p[:3]).sum() + torch.log(1 - p[3:]).sum()) / 8
     torch.testing.assert_close(found['loss_sampler'], 0.5 * sampler)
 
@@ -234,9 +247,7 @@ def test_an_image_is_the_same_alone_in_any_batch_and_order(name):
     images = torch.stack(batch()['inputs']).float().sub(120).div(60)
 
     def outputs(x):
-        feats = model.extract_feat(x)
-        logit = model.head.pool_outputs(feats, ['logit', 'feature'])
-        return logit['logit'], logit['feature'], model.head(feats)
+        return outputs_of(model, model.extract_feat(x))
 
     together = outputs(images)
     order = torch.randperm(8)
@@ -278,17 +289,6 @@ def test_predicts(name):
         assert result.pred_label == result.pred_score.argmax()
 
 
-def test_unknown_pool_output_is_refused():
-    model = build('jls').train()
-    feats = model.extract_feat(torch.zeros(2, 3, 16, 16))
-    with pytest.raises(KeyError, match='entropy'):
-        model.head.pool_outputs(feats, ['entropy'])
-    plain = build(discriminator=False)
-    with pytest.raises(KeyError, match='with a discriminator'):
-        plain.head.pool_outputs(feats, ['logit'])
-    assert plain.head.pool_outputs(feats, ['feature'])['feature'].shape == (2, 32)
-
-
 @pytest.mark.parametrize('name', list(BOTTLENECKS))
 def test_mixed_precision_keeps_the_discriminator_in_float32(name):
     settings = dict(dropout=0.0) if name == 'gcn' else {}
@@ -317,7 +317,7 @@ def test_any_backbone_of_mmpretrain():
                 num_classes=5,
                 in_channels=1280,
                 bottleneck=BOTTLENECKS['images'],
-                discriminator=DISCRIMINATOR,
+                branches=dict(discriminator=DISCRIMINATOR),
             ),
         )
     ).train()

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import config_path
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 
-from tjls_mm.models import fill_context_banks
+from tjls_mm.models import add_joint_parts, fill_context_banks
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTTLENECKS = {
@@ -19,6 +20,9 @@ BOTTLENECKS = {
     'images': dict(type='tjls_mm.BatchTransformer', tokens='images'),
     'channels': dict(type='tjls_mm.BatchTransformer', tokens='channels', batch_size=8),
 }
+
+
+BRANCHES = dict(discriminator=dict(type='tjls_mm.DiscriminatorHead'))
 
 
 def build(bottleneck='jls', discriminator=True, seed=0, **head):
@@ -30,7 +34,7 @@ def build(bottleneck='jls', discriminator=True, seed=0, **head):
         type='tjls_mm.JointSSDHead',
         in_channels=(16, 32, 64, 64),
         bottleneck=BOTTLENECKS[bottleneck],
-        discriminator=dict(type='tjls_mm.DiscriminatorHead') if discriminator else None,
+        branches=BRANCHES if discriminator else None,
         **head,
     )
     model = MODELS.build(cfg)
@@ -87,30 +91,40 @@ def count(model) -> int:
 
 
 def ssd300(name: str):
-    cfg = Config.fromfile(ROOT / 'configs' / name)
+    cfg = Config.fromfile(config_path(name))
     cfg.model.backbone.init_cfg = None
-    if cfg.model.bbox_head.get('bottleneck', {}) or {}:
-        if cfg.model.bbox_head.bottleneck.tokens == 'channels':
-            cfg.model.bbox_head.bottleneck.batch_size = 32
-    return MODELS.build(cfg.model)
+    method = cfg.method
+    bottleneck = method.get('bottleneck')
+    if bottleneck and bottleneck.tokens == 'channels':
+        bottleneck.batch_size = 32
+    return MODELS.build(
+        add_joint_parts(cfg.model, bottleneck, method.get('branches', {}))
+    )
+
+
+@torch.no_grad()
+def logit(model, feats) -> torch.Tensor:
+    head = model.bbox_head
+    inputs = head.branch_inputs(feats, head.confidences(feats))
+    return head.branch_outputs(inputs)['logit']
 
 
 def test_parameter_counts_of_the_paper():
     # Table A.2, SSD. The count of TJLS cannot be derived from what is published;
     # these are ours.
-    assert count(ssd300('ssd300_voc_random.py')) == 26_285_486
-    assert count(ssd300('ssd300_voc_jls.py')) == 26_468_859
-    assert count(ssd300('ssd300_voc_tjls.py')) == 26_959_551
-    assert count(ssd300('ssd300_voc_tjls-channels.py')) == 26_494_011
+    assert count(ssd300('ssd300_voc_random')) == 26_285_486
+    assert count(ssd300('ssd300_voc_jls')) == 26_468_859
+    assert count(ssd300('ssd300_voc_tjls')) == 26_959_551
+    assert count(ssd300('ssd300_voc_tjls-channels')) == 26_494_011
 
 
 def test_ssd512_builds_and_runs():
-    model = ssd300('ssd512_voc_tjls.py')
+    model = ssd300('ssd512_voc_tjls')
     image = torch.zeros(1, 3, 512, 512)
     with torch.no_grad():
         feats = model.extract_feat(image)
-        out = model.bbox_head.train().pool_outputs(feats, ['logit'])
-    assert out['logit'].shape == (1,)
+        model.bbox_head.train()
+        assert logit(model, feats).shape == (1,)
 
 
 def test_without_discriminator_training_equals_mmdets_ssd_exactly():
@@ -142,8 +156,8 @@ def reached(model, loss: torch.Tensor) -> set[str]:
     parts = set()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and parameter.grad.abs().sum() > 0:
-            part = '.'.join(name.split('.')[: 2 if 'head' in name else 1])
-            parts.add(part.replace('bbox_head.', ''))
+            name = name.replace('bbox_head.', '').replace('branches.', '')
+            parts.add(name.split('.')[0])
     return parts
 
 
@@ -206,8 +220,7 @@ def test_an_image_is_the_same_alone_in_any_batch_and_order(name):
     def outputs(x):
         feats = model.extract_feat(x)
         conf, deltas = model.bbox_head(feats)
-        logit = model.bbox_head.pool_outputs(feats, ['logit'])['logit']
-        return logit, *conf, *deltas
+        return logit(model, feats), *conf, *deltas
 
     together = outputs(images)
     order = torch.randperm(8)
@@ -240,16 +253,7 @@ def test_other_image_size_is_one_clear_error():
     model = build('jls').train()
     feats = model.extract_feat(torch.zeros(2, 3, 192, 160))
     with pytest.raises(ValueError, match='resize every image'):
-        model.bbox_head.pool_outputs(feats, ['logit'])
-
-
-def test_unknown_pool_output_is_refused():
-    model = build('jls').train()
-    feats = model.extract_feat(torch.zeros(2, 3, 160, 160))
-    with pytest.raises(KeyError, match='entropy'):
-        model.bbox_head.pool_outputs(feats, ['entropy'])
-    with pytest.raises(KeyError, match='with a discriminator only'):
-        build(discriminator=False).bbox_head.pool_outputs(feats, ['logit'])
+        logit(model, feats)
 
 
 @pytest.mark.parametrize('name', ['jls', 'images', 'channels'])

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command_line, make_config
+from conftest import ROOT, command_line, config_path, make_config
 
-from tjls_mm.active import stages
-from tjls_mm.active.report import leaning_class, stage_warnings
-from tjls_mm.active.stages import draw_bank, run_stages
-from tjls_mm.engine import PoolScoringHook, StageTrainLoop
+from tjls_mm.active import stage as stage_module
+from tjls_mm.active.bank import draw_bank
+from tjls_mm.active.stage import Stage
+from tjls_mm.active.trial import Trial, run_stages
+from tjls_mm.engine import StageTrainLoop
 from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.image_ids import read_image_ids
 
@@ -35,13 +36,10 @@ def results(work_dir: Path) -> dict:
         found[folder.name] = dict(
             record=record,
             **{
-                name: (folder / name).read_text()
-                for name in ('labelled.txt', 'pool.txt', 'selected.txt')
-                if (folder / name).exists()
+                path.name: path.read_text()
+                for pattern in ('*.txt', '*.csv', 'annotations.json')
+                for path in folder.glob(pattern)
             },
-            scores=(folder / 'pool_scores.csv').read_text()
-            if (folder / 'pool_scores.csv').exists()
-            else None,
         )
     return found
 
@@ -99,14 +97,16 @@ def test_files_of_a_trial(reference):
         record = json.loads((folder / 'metrics.json').read_text())
         assert record['n_labelled'] == len(labelled)
         assert record['n_boxes'] == sum(record['labelled_boxes'].values())
-        assert {'train', 'eval', 'score'} <= record['seconds'].keys()
+        assert {'train', 'evaluate', 'gather'} <= record['seconds'].keys()
+        assert record['seconds']['train'] > 0
         assert record['training']['labelled_exposures'] == 2 * len(labelled) + (
             -2 * len(labelled) % 4
         )
         assert 'pascal_voc/mAP' in record['metrics']
-        scores = (folder / 'pool_scores.csv').read_text().splitlines()
-        assert scores[0] == 'image_id,logit,score'
-        assert [line.split(',')[0] for line in scores[1:]] == pool
+        scores = (folder / 'selection.csv').read_text().splitlines()
+        assert scores[0].startswith('image_id,rank,logit')
+        assert sorted(line.split(',')[0] for line in scores[1:]) == pool
+        assert not (folder / 'outputs').exists()
     assert len(everything) == 48
     assert not (reference / 'stage_01' / 'selected.txt').exists()
     picks = json.loads((reference / 'stage_00' / 'metrics.json').read_text())['picks']
@@ -121,10 +121,12 @@ def test_files_of_a_trial(reference):
 
 
 def test_lowest_scores_are_selected(reference):
-    lines = (reference / 'stage_00' / 'pool_scores.csv').read_text().splitlines()[1:]
-    logits = {i: float(x) for i, x, _ in (line.split(',') for line in lines)}
+    lines = (reference / 'stage_00' / 'selection.csv').read_text().splitlines()[1:]
+    rows = [line.split(',') for line in lines]
+    logits = {i: float(x) for i, _, x, *_ in rows}
     selected = read_image_ids(reference / 'stage_00' / 'selected.txt')
-    assert selected == sorted(logits, key=logits.get)[:6]
+    assert selected == sorted(logits, key=logits.get)[:6] == [*logits][:6]
+    assert [rank for _, rank, *_ in rows[:7]] == [*'123456', '']
 
 
 def test_same_seed_same_everything_and_other_seed_other_start(
@@ -148,6 +150,11 @@ def test_finished_trial_does_nothing(reference, config, capsys):
     assert models == [
         (reference / f'stage_0{k}/model.pth').stat().st_mtime_ns for k in (0, 1)
     ]
+
+
+def checkpoint_every(count: int) -> dict:
+    hook = dict(type='tjls_mm.StageCheckpointHook', interval=count, _delete_=True)
+    return {'default_hooks.checkpoint': hook}
 
 
 def kill_at(monkeypatch, point: str) -> None:
@@ -191,15 +198,17 @@ def kill_at(monkeypatch, point: str) -> None:
 
         before(VOCMetric, 'compute_metrics')
     elif point == 'in scoring':
-        before(PoolScoringHook, '_check_finite')
+        from tjls_mm.engine import gather_stage
+
+        before(gather_stage, 'check_finite')
     elif point == 'before selection':
-        before(stages.Trial, '_select')
+        before(Stage, '_select')
     elif point == 'after selection':
-        after(stages.Trial, '_select')
+        after(Stage, '_select')
     elif point == 'after completion':
-        after(stages.Trial, '_complete')
+        after(Trial, '_complete')
     elif point == 'in lists':
-        after(stages, 'write_image_ids')
+        after(stage_module, 'write_image_ids')
 
 
 @pytest.mark.parametrize(
@@ -217,7 +226,7 @@ def kill_at(monkeypatch, point: str) -> None:
 def test_stopped_and_started_again_equals_not_stopped(
     point, reference, config, tmp_path, monkeypatch
 ):
-    options = {'default_hooks.checkpoint.interval': 3}
+    options = checkpoint_every(3)
     with monkeypatch.context() as patch:
         kill_at(patch, point)
         with pytest.raises(Killed):
@@ -232,8 +241,8 @@ def test_alternating_updates_resume_in_the_middle_of_a_batch(
     config, tmp_path, monkeypatch
 ):
     options = {
-        'default_hooks.checkpoint.interval': 3,
-        'active_learning.joint.update': 'alternate',
+        **checkpoint_every(3),
+        'method.update': 'alternate',
     }
     run_stages(config(work_dir=tmp_path / 'whole', **options))
     with monkeypatch.context() as patch:
@@ -251,11 +260,17 @@ def test_killed_for_real_from_the_command_line(reference, demo_data, tmp_path):
         '-W',
         'ignore',
         str(ROOT / 'tools' / 'al_train.py'),
-        str(ROOT / 'configs' / 'demo_tjls.py'),
+        str(config_path('demo_tjls')),
         '--work-dir',
         str(work_dir),
         '--cfg-options',
-        *command_line(demo_data, **{'default_hooks.checkpoint.interval': 1}),
+        *command_line(
+            demo_data,
+            **{
+                'default_hooks.checkpoint.type': 'tjls_mm.StageCheckpointHook',
+                'default_hooks.checkpoint.interval': 1,
+            },
+        ),
     ]
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
@@ -296,7 +311,7 @@ def test_bad_annotation_of_a_selected_image_stops_then_and_continues(
     path = copied_data / 'VOCdemo' / 'Annotations' / name
     good = path.read_text()
     path.write_text(good.replace('<name>', '<name>not a '))
-    with pytest.raises(InputError, match=f'After stage 0.*{name}.*is unknown'):
+    with pytest.raises(InputError, match=f'stage_00: .*{name}.*is unknown'):
         run_stages(config(data=copied_data))
     path.write_text(good)
     run_stages(config(data=copied_data))
@@ -306,7 +321,9 @@ def test_bad_annotation_of_a_selected_image_stops_then_and_continues(
 def test_random_trains_plain_ssd_and_scores_nothing(config, reference, tmp_path):
     run_stages(config(name='demo_random'))
     folder = tmp_path / 'work' / 'stage_00'
-    assert not (folder / 'pool_scores.csv').exists()
+    header = (folder / 'selection.csv').read_text().splitlines()[0]
+    assert header == 'image_id,rank'
+    assert not (folder / 'outputs').exists()
     assert not any('discriminator' in key for key in weights(tmp_path / 'work'))
     same_start = (reference / 'stage_00' / 'labelled.txt').read_text()
     assert (folder / 'labelled.txt').read_text() == same_start
@@ -334,12 +351,12 @@ def test_full_uses_all_labels_in_one_stage(config, tmp_path):
 @pytest.mark.parametrize('name', ['channels', 'pure', 'jls'])
 def test_other_variants_run(name, config, tmp_path):
     options = {
-        'channels': {'model.bbox_head.bottleneck.tokens': 'channels'},
+        'channels': {'method.bottleneck.tokens': 'channels'},
         'pure': {
-            'active_learning.joint.composition': 'pure',
-            'active_learning.joint.update': 'alternate',
+            'method.composition': 'pure',
+            'method.update': 'alternate',
         },
-        'jls': {'model.bbox_head.bottleneck': None},
+        'jls': {'method.bottleneck': None},
     }[name]
     run_stages(config(**options))
     assert len(results(tmp_path / 'work')) == 2
@@ -387,13 +404,13 @@ def test_killed_while_giving_up_a_stage_does_not_use_it(
     reference, config, tmp_path, monkeypatch
 ):
     work_dir = spoiled(reference, tmp_path)
-    stale = work_dir / 'stage_01' / 'pool_scores.csv'
+    stale = work_dir / 'stage_01' / 'selection.csv'
     cfg = config(work_dir=work_dir)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, 'rmtree', lambda folder: kill())
         with pytest.raises(Killed):
             run_stages(cfg, redo_from=1)
-    stale.write_text('image_id,logit,score\n')
+    stale.write_text('image_id,rank\n')
     run_stages(config(work_dir=work_dir))
     assert_same(reference, work_dir)
 
@@ -405,7 +422,7 @@ def kill():
 def test_another_number_of_processes_in_mid_stage_is_refused(
     config, tmp_path, monkeypatch
 ):
-    options = {'default_hooks.checkpoint.interval': 3}
+    options = checkpoint_every(3)
     with monkeypatch.context() as patch:
         kill_at(patch, 'in training')
         with pytest.raises(Killed):
@@ -425,17 +442,19 @@ def test_edited_initial_list_is_refused(reference, config, tmp_path):
     path.write_text(''.join(f'{i}\n' for i in ids))
     options = {'active_learning.initial': str(path), 'active_learning.stages': 1}
     run_stages(config(**options))
-    first = (reference / 'stage_00' / 'pool_scores.csv').read_text()
-    assert (tmp_path / 'work/stage_00/pool_scores.csv').read_text() == first
+    assert torch.equal(
+        weights(tmp_path / 'work')['backbone.conv1.weight'],
+        weights(reference)['backbone.conv1.weight'],
+    )
     path.write_text(''.join(f'{i}\n' for i in [*ids, pool[0]]))
-    with pytest.raises(InputError, match='initial: 8 .* before, 9'):
+    with pytest.raises(InputError, match='initial: its images have changed'):
         run_stages(config(**options))
 
 
 def test_corrupt_checkpoint_says_which_and_what_can_be_kept(
     reference, config, tmp_path, monkeypatch
 ):
-    options = {'default_hooks.checkpoint.interval': 3}
+    options = checkpoint_every(3)
     with monkeypatch.context() as patch:
         kill_at(patch, 'in training')
         with pytest.raises(Killed):
@@ -485,15 +504,15 @@ def test_nan_loss_stops_and_says_where(config, monkeypatch):
 
 
 def test_nan_scores_stop(config, monkeypatch):
-    from tjls_mm.models import JointSSDHead
+    from tjls_mm.models import DiscriminatorHead
 
-    real = JointSSDHead.pool_outputs
+    real = DiscriminatorHead.outputs
 
-    def pool_outputs(self, feats, names):
-        return {k: v * float('nan') for k, v in real(self, feats, names).items()}
+    def outputs(self, inputs):
+        return {k: v * float('nan') for k, v in real(self, inputs).items()}
 
-    monkeypatch.setattr(JointSSDHead, 'pool_outputs', pool_outputs)
-    with pytest.raises(TrainingDiverged, match='not finite after iteration'):
+    monkeypatch.setattr(DiscriminatorHead, 'outputs', outputs)
+    with pytest.raises(TrainingDiverged, match='not finite'):
         run_stages(config())
 
 
@@ -516,21 +535,6 @@ def test_bank_is_drawn_by_seed_and_fills_up():
     assert sum(i[0] == 'l' for i in draw_bank(labelled[:2], pool, 7, 0, 0)) == 2
     with pytest.raises(InputError, match='needs 40 images'):
         draw_bank(labelled, pool, 40, 0, 0)
-
-
-def test_warnings_of_the_stage_line():
-    record = dict(
-        discriminator=dict(auc=0.51),
-        labelled_images=dict(car=10, cat=10),
-        picks=dict(
-            images=dict(car=1, cat=19), trained_on_share=0.0, trained_on_chance=0.2
-        ),
-    )
-    text = ' '.join(stage_warnings(record))
-    assert 'AUC 0.51' in text and '0% of the picks' in text
-    assert leaning_class(dict(a=9, b=1), dict(a=4, b=6)) == ('a', 0.9, 0.4)
-    assert leaning_class(dict(a=5, b=5), dict(a=4, b=6)) is None
-    assert stage_warnings(dict(discriminator=dict(auc=0.9))) == []
 
 
 def test_standalone_config_runs_with_mmdets_own_tools(reference, tmp_path):

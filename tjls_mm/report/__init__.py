@@ -1,0 +1,1 @@
+"""What people look at: lines, tables and pictures of trials, and comparisons."""

@@ -1,0 +1,179 @@
+"""A stage in one row and one line, with what to know before trusting its picks."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tjls_mm.errors import InputError
+
+STEPS = ('train', 'evaluate', 'gather', 'select')
+CHANCE_AUC = 0.55
+ONE_SIDED = 1.64  # standard errors: chance passes them once in twenty times
+LABEL_COUNTS = ('n_boxes',)
+"""What a task labels besides images; shown where a record has it."""
+
+
+def primary_metric(record: Mapping) -> tuple[str, float]:
+    """Name and value of the metric that curves show: the evaluator's first.
+
+    Args:
+        record: ``metrics.json`` of a stage.
+
+    Raises:
+        InputError: If the record holds none.
+    """
+    metrics = record.get('metrics') if isinstance(record, Mapping) else None
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise InputError(
+            "metrics.json of a complete stage holds no 'metrics': expected names and "
+            f'values, found {metrics!r}. Restore the file, or give up its stage and '
+            'what follows with --redo-from STAGE.'
+        )
+    return next(iter(metrics.items()))
+
+
+def stage_row(number: int, record: Mapping) -> dict:
+    """One row of table and curve.
+
+    Args:
+        number: Of the stage.
+        record: Its ``metrics.json``.
+
+    Returns:
+        ``stage``, ``n_labelled``, ``n_boxes`` where the task has boxes, the primary
+        metric under its name, and ``train_s``, ``evaluate_s``, ``gather_s`` and
+        ``select_s`` in seconds, None for a step that did not run.
+
+    Raises:
+        InputError: If the record holds no metric.
+    """
+    name, value = primary_metric(record)
+    seconds = record.get('seconds', {})
+    return {
+        'stage': number,
+        'n_labelled': record['n_labelled'],
+        **{key: record[key] for key in LABEL_COUNTS if key in record},
+        name: value,
+        **{f'{step}_s': seconds.get(step) for step in STEPS},
+    }
+
+
+def metric_name(rows: Sequence[Mapping]) -> str:
+    """Name of the metric column of rows of ``stage_row``: the first after counts."""
+    counts = ('stage', 'n_labelled', *LABEL_COUNTS)
+    return next(name for name in rows[0] if name not in counts)
+
+
+def stage_warnings(record: Mapping) -> list[str]:
+    """What a user should know before trusting the picks of a stage.
+
+    Args:
+        record: ``metrics.json`` of the stage.
+
+    Returns:
+        Sentences without a full stop. One is about a discriminator whose ``auc``
+        (held-out labelled images against unseen pool images) is below 0.55, or so
+        low that chance explains it at 5 %: ``auc_chance_error`` is the AUC's standard error
+        at chance.
+    """
+    warnings = []
+    report = record.get('discriminator') or {}
+    auc = report.get('auc')
+    if auc is not None and auc < max(CHANCE_AUC, 0.5 + ONE_SIDED * report['auc_chance_error']):
+        warnings.append(
+            f'discriminator AUC {auc:.2f} on {report["n_held_out"]} held-out and '
+            f'{report["n_unseen"]} unseen images is near chance '
+            f'(0.50 ± {report["auc_chance_error"]:.2f}): its order says little'
+        )
+    picks = record.get('picks') or {}
+    lean = leaning_class(picks.get('images', {}), record.get('labelled_images', {}))
+    if lean:
+        name, share, before = lean
+        warnings.append(
+            f'picks lean to {name!r}: {share:.0%} of what they show, '
+            f'{before:.0%} of what is labelled'
+        )
+    share, chance = picks.get('trained_on_share'), picks.get('trained_on_chance')
+    if share is not None and chance and share < chance / 2 and chance < 1:
+        warnings.append(
+            f'{share:.0%} of the picks were seen in training, {chance:.0%} by chance'
+        )
+    return warnings
+
+
+def leaning_class(
+    picks: Mapping[str, int], labelled: Mapping[str, int]
+) -> tuple[str, float, float] | None:
+    """The class that picks hold far more often than the labelled images.
+
+    Args:
+        picks: Picked images per class.
+        labelled: Labelled images per class.
+
+    Returns:
+        (class, share of picks, share of labelled images) of the class that gained
+        most, if it at least doubled and gained 15 points, else None. Shares are
+        of class occurrences.
+    """
+    total, total_labelled = sum(picks.values()), sum(labelled.values())
+    if not total or not total_labelled:
+        return None
+    gains = []
+    for name, count in picks.items():
+        share, before = count / total, labelled.get(name, 0) / total_labelled
+        if share >= 2 * before and share - before >= 0.15:
+            gains.append((share - before, (name, share, before)))
+    return max(gains)[1] if gains else None
+
+
+def labels_in_words(row: Mapping) -> str:
+    """' (523 boxes)' of a record or row, or nothing where an image is a label."""
+    counts = [f'{row[k]} {k.removeprefix("n_")}' for k in LABEL_COUNTS if k in row]
+    return f' ({", ".join(counts)})' if counts else ''
+
+
+def stage_line(number: int, n_stages: int, record: Mapping) -> str:
+    """The summary line of a stage.
+
+    Args:
+        number: Of the stage, from 0.
+        n_stages: Of the trial.
+        record: ``metrics.json`` of the stage.
+
+    Raises:
+        InputError: If the record holds no metric.
+    """
+    name, value = primary_metric(record)
+    seconds = record.get('seconds', {})
+    parts = [
+        f'stage {number + 1}/{n_stages}',
+        f'{record["n_labelled"]} labelled{labels_in_words(record)}',
+        f'{name} {value:.4f}',
+        ' '.join(f'{s} {seconds[s]:.1f}s' for s in STEPS if s in seconds),
+    ]
+    report = record.get('discriminator') or {}
+    if report.get('auc') is not None:
+        parts.append(f'discriminator AUC {report["auc"]:.2f}')
+    parts += [f'WARNING: {warning}' for warning in stage_warnings(record)]
+    return ' | '.join(part for part in parts if part)
+
+
+def print_table(title: str, rows: Sequence[Mapping]) -> None:
+    """Print rows of one set of columns as a table, nothing if there are none."""
+    if not rows:
+        return
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, justify='right', overflow='fold')
+    for row in rows:
+        table.add_row(*(_format(name, value) for name, value in row.items()))
+    Console(width=max(100, Console().width)).print(table)
+
+
+def _format(name: str, value) -> str:
+    if value is None:
+        return ''
+    if name.endswith('_s'):
+        return f'{value:.1f}'
+    return f'{value:.4f}' if isinstance(value, float) else str(value)
