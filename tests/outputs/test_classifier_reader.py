@@ -108,6 +108,8 @@ def test_dropout_keeps_the_mean():
     assert factors.shape == (20, 50, 64)
     assert set(np.unique(factors).tolist()) == {0.0, 1.25}
     assert factors.mean() == pytest.approx(1, abs=0.01)
+    rows = factors.flatten(0, 1)
+    assert len(rows.unique(dim=0)) == len(rows), 'each image and pass has its own'
 
 
 @torch.no_grad()
