@@ -1,7 +1,8 @@
 # One command each; all of them work in a fresh clone.
 #   make demo          make the synthetic data set and run TJLS on it
 #   make demo-compare  the same for Random and full supervision, then compare
-#   make test          ruff and pytest, the same as CI
+#   make test          ruff and the quick tests, the same as CI
+#   make test-all      the slow ones too: every kill, every whole trial
 #   make ops           compile mmcv's ops into .venv (10-30 minutes, needs a C++ compiler)
 #   make lint          ruff only
 #   make clean         remove the demo's outputs and the caches; .venv stays
@@ -11,18 +12,21 @@ BIN := .venv/bin
 # The stamp of a finished installation: an interrupted one is done again.
 INSTALLED := .venv/.installed
 
-.PHONY: demo demo-compare test ops lint clean
+.PHONY: demo demo-compare test test-all ops lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/make_demo_data.py --out data/demo
-	$(BIN)/python tools/al_train.py configs/demo_tjls.py
+	$(BIN)/python tools/al_train.py configs/demo/demo_tjls.py
 
 demo-compare: demo
-	$(BIN)/python tools/al_train.py configs/demo_random.py
-	$(BIN)/python tools/al_train.py configs/demo_full.py
+	$(BIN)/python tools/al_train.py configs/demo/demo_random.py
+	$(BIN)/python tools/al_train.py configs/demo/demo_full.py
 	$(BIN)/python tools/al_compare.py work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
 
 test: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-all: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)

@@ -192,3 +192,11 @@ def make_classifier_config(data: Path, work_dir: Path, method: str = 'tjls', **o
     places = {'work_dir': str(work_dir), 'data_source.data_root': str(data)}
     cfg.merge_from_dict({**places, **TINY_CLASSIFIER, **options})
     return cfg
+
+
+def read_logits(folder: Path) -> dict[str, float]:
+    """The discriminator's logits of a stage's pool, from its selection.csv."""
+    import csv
+
+    with open(folder / 'selection.csv', newline='', encoding='utf-8') as file:
+        return {row['image_id']: float(row['logit']) for row in csv.DictReader(file)}

@@ -4,19 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSIFICATION_CONFIGS, ROOT
+from conftest import CLASSIFICATION_CONFIGS, config_path
 from mmengine.config import Config
+from tjls_mm.outputs import Needs
 
-from tjls_mm.active.preflight import TrialPlan
-from tjls_mm.active.stage_config import (
-    StageInputs,
-    bank_size,
-    derive_stage_config,
-    has_discriminator,
-)
+from tjls_mm.active.plan import TrialPlan
+from tjls_mm.active.stage_config import StageInputs
 from tjls_mm.datasets import binary_images
 from tjls_mm.models import BatchGCN, BatchTransformer
 from tjls_mm.registry import MODELS
+from tjls_mm.stage_folder import TrialFolder
 
 SCOPE = 'mmpretrain'
 SIZES = {
@@ -55,21 +52,22 @@ def touch_folders(cfg, root: Path) -> None:
 
 
 def plan_and_derive(name: str, tmp_path: Path, stage: int = 0, world_size: int = 1):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    cfg = Config.fromfile(config_path(name))
     if cfg.data_source.type == 'tjls_mm.ImageFolders':
         touch_folders(cfg, tmp_path / 'data')
     cfg.work_dir = str(tmp_path / 'work')
     plan = TrialPlan(cfg, world_size)
-    n_labelled = len(plan.initial) + sum(plan.budgets[:stage])
+    n_labelled = len(plan.initial) + sum(plan.budgets(len(plan.initial))[:stage])
+    folder = TrialFolder(tmp_path / 'work')
     inputs = StageInputs(
         stage,
-        tmp_path / 'work' / f'stage_{stage:02d}',
+        folder.stage(stage),
         n_labelled,
         len(plan.image_ids) - n_labelled,
-        tmp_path / 'work' / 'test.txt',
+        folder.test,
         world_size,
     )
-    return plan, derive_stage_config(cfg, plan.source, inputs)
+    return plan, plan.deriver.derive(inputs)
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION_CONFIGS)
@@ -79,15 +77,18 @@ def test_config_plans_and_its_model_builds(name, tmp_path):
     model = MODELS.build(cfg.model)
     head = model.head
     assert head.num_classes == len(plan.source.classes)
-    assert (head.discriminator is not None) == has_discriminator(cfg)
     is_tjls = 'tjls' in name or 'example' in name
-    assert isinstance(head.bottleneck, BatchTransformer) == is_tjls
-    assert isinstance(head.bottleneck, BatchGCN) == ('gcn' in name)
+    assert isinstance(getattr(head, 'bottleneck', None), BatchTransformer) == is_tjls
+    assert isinstance(getattr(head, 'bottleneck', None), BatchGCN) == ('gcn' in name)
     with_bank = is_tjls or 'gcn' in name
-    assert bank_size(cfg) == (cfg.train_dataloader.batch_size - 1 if with_bank else 0)
+    assert plan.deriver.bank_size(1) == (
+        2 * cfg.train_dataloader.batch_size - 1 if with_bank else 0
+    )
     plain = 'random' in name
     assert (
-        (plan.query.needs == ()) == plain == (cfg.train_dataloader.dataset.pool is None)
+        (plan.query.needs == Needs())
+        == plain
+        == ('pool' not in cfg.train_dataloader.dataset)
     )
     total = cfg.train_dataloader.batch_size
     assert cfg.auto_scale_lr.base_batch_size == total
@@ -97,11 +98,11 @@ def test_the_papers_protocol_on_cifar(tmp_path):
     plan, cfg = plan_and_derive('vgg16_cifar10_tjls', tmp_path, stage=6)
     assert len(plan.image_ids) == 50_000 and len(plan.test_ids) == 10_000
     # 10 % and 6 times 5 %: 40 % in the last of 7 stages.
-    assert len(plan.initial) == 5000 and plan.budgets == [2500] * 6
-    volume = cfg.active_learning.volume
+    assert len(plan.initial) == 5000 and plan.budgets(len(plan.initial)) == [2500] * 6
+    volume = plan.deriver.volume(cfg, 1)
     # 200 passes over 20,000 images, 64 a task update, two updates a batch.
-    assert volume.labelled_exposures == 200 * 20_000
-    assert volume.task_updates == 62_500 and volume.iterations == 125_000
+    assert volume['labelled_exposures'] == 200 * 20_000
+    assert volume['task_updates'] == 62_500 and volume['iterations'] == 125_000
     assert cfg.param_scheduler[0].milestones == [100_000]
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (
@@ -110,14 +111,14 @@ def test_the_papers_protocol_on_cifar(tmp_path):
         5e-4,
     )
     assert optimizer.nesterov
-    discriminator = cfg.model.head.discriminator
+    discriminator = cfg.model.head.branches.discriminator
     assert discriminator.hidden_features == (512,)
     assert discriminator.loss_weight == 0.5
 
 
 def test_table_1_goes_from_25_to_40_percent(tmp_path):
     plan, cfg = plan_and_derive('wrn28_cifar100_tjls', tmp_path)
-    assert len(plan.initial) == 12_500 and plan.budgets == [2500] * 3
+    assert len(plan.initial) == 12_500 and plan.budgets(len(plan.initial)) == [2500] * 3
     assert cfg.model.backbone.dropout == 0.3
 
 
@@ -139,6 +140,6 @@ def test_synthetic_images_are_the_pool_of_all_real_ones(name, tmp_path):
 
 
 def test_eight_processes_share_the_papers_batch(tmp_path):
-    _, cfg = plan_and_derive('vgg16_cifar100_gcn', tmp_path, world_size=8)
-    assert cfg.train_dataloader.batch_size == 16
-    assert cfg.model.head.bottleneck.gather and bank_size(cfg) == 127
+    plan, cfg = plan_and_derive('vgg16_cifar100_gcn', tmp_path, world_size=8)
+    assert cfg.train_dataloader.batch_size == 8
+    assert cfg.model.head.bottleneck.gather and plan.deriver.bank_size(8) == 127

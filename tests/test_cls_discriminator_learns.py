@@ -5,20 +5,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, draw_class_folders, make_classifier_config
+from conftest import (
+    config_path,
+    draw_class_folders,
+    make_classifier_config,
+    read_logits,
+)
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from tjls_mm.active.stages import run_stages
+from tjls_mm.active.trial import run_stages
 from tjls_mm.datasets import ImageFolders, JointBatchSampler, JointDataset
 from tjls_mm.image_ids import read_image_ids, write_image_ids
-from tjls_mm.query.pool_outputs import read_scores
+from tjls_mm.models import add_joint_parts
 from tjls_mm.randomness import generator
 from tjls_mm.registry import MODELS
 
 SCOPE = 'mmpretrain'
+pytestmark = pytest.mark.slow
 BOTTLENECKS = {
     'jls': None,
     'images': dict(type='tjls_mm.BatchTransformer', tokens='images'),
@@ -57,7 +63,7 @@ def held_out_accuracy(
     source, folder, bottleneck: str, composition: str, labelled=DECODED, pool=DECODED
 ) -> float:
     """Accuracy of membership that nothing but the pipeline could tell."""
-    cfg = Config.fromfile(ROOT / 'configs' / 'small_cifar10jpeg_tjls.py')
+    cfg = Config.fromfile(config_path('small_cifar10jpeg_tjls'))
     preprocessor = cfg.data_preprocessor
     preprocessor.augmentation.crop_size = 16
     preprocessor.augmentation.padding = 2
@@ -66,19 +72,21 @@ def held_out_accuracy(
     cfg.model.backbone.base_channels = 8
     cfg.model.head.in_channels = 64
     cfg.model.head.num_classes = 4
-    cfg.model.head.bottleneck = BOTTLENECKS[bottleneck]
+    joint = add_joint_parts(cfg.model, BOTTLENECKS[bottleneck], cfg.method.branches)
     ids = source.list_images('pool')
     order = [ids[i] for i in generator(0, 'null').permutation(len(ids))]
     seen = joint_data(source, folder, 'seen', order[:48], labelled, pool)
     unseen = joint_data(source, folder, 'unseen', order[48:], labelled, pool)
     torch.manual_seed(0)
-    model = MODELS.build({**cfg.model, 'data_preprocessor': preprocessor})
+    model = MODELS.build({**joint, 'data_preprocessor': preprocessor})
     model.init_weights()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
 
     def batches(dataset, seed, count):
         sampler = JointBatchSampler(
-            SimpleNamespace(dataset=dataset, seed=seed), 16, composition
+            SimpleNamespace(dataset=dataset, seed=seed),
+            16 if composition == 'pure' else 8,
+            composition,
         )
         for number in range(count):
             samples = [dataset[index] for index in sampler.batch(number)]
@@ -95,7 +103,8 @@ def held_out_accuracy(
     with torch.no_grad():
         for data in batches(unseen, 1, TEST_BATCHES):
             feats = model.extract_feat(data['inputs'])
-            logit = model.head.pool_outputs(feats, ['logit'])['logit']
+            inputs = model.head.branch_inputs(feats, model.head.pre_logits(feats))
+            logit = model.head.branch_outputs(inputs)['logit']
             truth = torch.tensor([s.is_labelled for s in data['data_samples']])
             hits.append((logit > 0) == truth)
     return float(torch.cat(hits).float().mean())
@@ -145,8 +154,8 @@ def test_planted_shift_is_ranked_first(method, shifted, tmp_path):
         **{
             'active_learning.initial': str(shifted / 'initial.txt'),
             'active_learning.stages': 1,
-            'active_learning.joint.pool_ratio': 3.0,
-            'train_dataloader.batch_size': 32,
+            'method.pool_ratio': 3.0,
+            'train_dataloader.batch_size': 16,
             'train_cfg.max_epochs': 30,
             'param_scheduler.0.total_steps': 30,
             'param_scheduler.0.eta_max': 2e-3,
@@ -155,7 +164,7 @@ def test_planted_shift_is_ranked_first(method, shifted, tmp_path):
     optimizer = dict(type='AdamW', lr=2e-3, weight_decay=0.05)
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=optimizer)
     run_stages(cfg)
-    logits = read_scores(tmp_path / 'work' / 'stage_00' / 'pool_scores.csv')
+    logits = read_logits(tmp_path / 'work' / 'stage_00')
     of_shifted = set(read_image_ids(shifted / 'shifted.txt'))
     truth = np.array([image_id in of_shifted for image_id in logits])
     assert truth.mean() == 0.5

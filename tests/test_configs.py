@@ -3,25 +3,22 @@
 from pathlib import Path
 
 import pytest
-from conftest import DETECTION_CONFIGS, ROOT
+from conftest import DETECTION_CONFIGS, config_path
 from mmengine.config import Config
+from tjls_mm.outputs import Needs
 
-from tjls_mm.active.preflight import TrialPlan
-from tjls_mm.active.stage_config import (
-    StageInputs,
-    bank_size,
-    derive_stage_config,
-    find_configs,
-    has_discriminator,
-)
+from tjls_mm.active.checks import find_values
+from tjls_mm.active.plan import TrialPlan
+from tjls_mm.active.stage_config import StageInputs
 from tjls_mm.models import BatchTransformer
 from tjls_mm.registry import MODELS
+from tjls_mm.stage_folder import TrialFolder
 
 
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch):
     """Configs with mixed precision are planned for the GPU they ask for."""
-    monkeypatch.setattr('tjls_mm.active.preflight.get_device', lambda: 'cuda')
+    monkeypatch.setattr('tjls_mm.active.checks.get_device', lambda: 'cuda')
 
 
 def write_sets(root: Path, sets: dict[str, int]) -> None:
@@ -43,51 +40,58 @@ SIZES = {
 
 
 def plan_and_derive(name: str, tmp_path: Path, stage: int = 0, world_size: int = 1):
-    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    cfg = Config.fromfile(config_path(name))
     sizes = next(s for key, s in SIZES.items() if key in name)
     write_sets(tmp_path / 'data', sizes)
     cfg.data_source.data_root = str(tmp_path / 'data')
     cfg.work_dir = str(tmp_path / 'work')
     plan = TrialPlan(cfg, world_size)
-    n_labelled = len(plan.initial) + sum(plan.budgets[:stage])
+    n_labelled = len(plan.initial) + sum(plan.budgets(len(plan.initial))[:stage])
+    folder = TrialFolder(tmp_path / 'work')
     inputs = StageInputs(
         stage,
-        tmp_path / 'work' / f'stage_{stage:02d}',
+        folder.stage(stage),
         n_labelled,
         len(plan.image_ids) - n_labelled,
-        tmp_path / 'work' / 'test.txt',
+        folder.test,
         world_size,
     )
-    return plan, derive_stage_config(cfg, plan.source, inputs)
+    return plan, plan.deriver.derive(inputs)
 
 
 @pytest.mark.parametrize('name', DETECTION_CONFIGS)
 def test_config_plans_and_its_model_builds(name, tmp_path):
     plan, cfg = plan_and_derive(name, tmp_path)
-    for init in find_configs(cfg.model, 'init_cfg'):
+    for init in find_values(cfg.model, 'init_cfg'):
         assert init.checkpoint == 'open-mmlab://vgg16_caffe'
     cfg.model.backbone.init_cfg = None
+    bottleneck = cfg.model.bbox_head.get('bottleneck') or {}
+    assert bottleneck.get('batch_size') in (None, 32)
     model = MODELS.build(cfg.model)
     assert model.bbox_head.num_classes == len(plan.source.classes)
-    assert (model.bbox_head.discriminator is not None) == has_discriminator(cfg)
     is_tjls = 'tjls' in name or 'example' in name
-    assert isinstance(model.bbox_head.bottleneck, BatchTransformer) == is_tjls
-    expected = cfg.train_dataloader.batch_size - 1 if is_tjls else 0
-    assert bank_size(cfg) == expected
+    assert (
+        isinstance(getattr(model.bbox_head, 'bottleneck', None), BatchTransformer)
+        == is_tjls
+    )
+    expected = 2 * cfg.train_dataloader.batch_size - 1 if is_tjls else 0
+    assert plan.deriver.bank_size(1) == expected
     plain = 'random' in name or 'full' in name
     assert (
-        (plan.query.needs == ()) == plain == (cfg.train_dataloader.dataset.pool is None)
+        (plan.query.needs == Needs())
+        == plain
+        == ('pool' not in cfg.train_dataloader.dataset)
     )
 
 
 def test_the_papers_protocol_on_voc(tmp_path):
     plan, cfg = plan_and_derive('ssd300_voc_tjls', tmp_path, stage=9)
     assert len(plan.image_ids) == 16_551
-    assert len(plan.initial) == 1000 and plan.budgets == [1000] * 9
+    assert len(plan.initial) == 1000 and plan.budgets(len(plan.initial)) == [1000] * 9
     # 300 passes over 10,000 images, 16 a task update, two updates a batch.
-    volume = cfg.active_learning.volume
-    assert volume.task_updates == 187_500 and volume.iterations == 375_000
-    assert volume.labelled_exposures == 300 * 10_000
+    volume = plan.deriver.volume(cfg, 1)
+    assert volume['task_updates'] == 187_500 and volume['iterations'] == 375_000
+    assert volume['labelled_exposures'] == 300 * 10_000
     assert cfg.param_scheduler[0].milestones == [300_000]
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (
@@ -95,15 +99,15 @@ def test_the_papers_protocol_on_voc(tmp_path):
         0.9,
         5e-4,
     )
-    _, random = plan_and_derive('ssd300_voc_random', tmp_path, stage=9)
-    assert random.active_learning.volume.labelled_exposures == 300 * 10_000
-    assert random.param_scheduler[0].milestones == [75_000]
+    plain, random = plan_and_derive('ssd300_voc_random', tmp_path, stage=9)
+    assert plain.deriver.volume(random, 1)['task_updates'] == 187_500
+    assert random.param_scheduler[0].milestones == [150_000]
 
 
 def test_eight_processes_share_the_papers_batch(tmp_path):
-    _, cfg = plan_and_derive('ssd300_voc_tjls', tmp_path, world_size=8)
-    assert cfg.train_dataloader.batch_size == 4
-    assert cfg.model.bbox_head.bottleneck.gather and bank_size(cfg) == 31
+    plan, cfg = plan_and_derive('ssd300_voc_tjls', tmp_path, world_size=8)
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.model.bbox_head.bottleneck.gather and plan.deriver.bank_size(8) == 31
     _, channels = plan_and_derive('ssd300_voc_tjls-channels', tmp_path, world_size=8)
     assert channels.model.bbox_head.bottleneck.batch_size == 32
 

@@ -7,18 +7,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, load_tool
+from conftest import config_path, load_tool, read_logits
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from sklearn.metrics import roc_auc_score
 
-from tjls_mm.active.stages import run_stages
+from tjls_mm.active.trial import run_stages
 from tjls_mm.datasets import JointBatchSampler, JointDataset, VOCFiles
 from tjls_mm.image_ids import read_image_ids, write_image_ids
-from tjls_mm.query.pool_outputs import read_scores
+from tjls_mm.models import add_joint_parts
 from tjls_mm.randomness import generator
 from tjls_mm.registry import MODELS
 
+pytestmark = pytest.mark.slow
 BOTTLENECKS = {
     'jls': None,
     'images': dict(type='tjls_mm.BatchTransformer', tokens='images'),
@@ -42,30 +43,32 @@ def held_out_accuracy(
     demo_data, folder, bottleneck: str, composition: str, spoil=None
 ) -> float:
     """Accuracy of membership that nothing but the pipeline could tell."""
-    cfg = Config.fromfile(ROOT / 'configs' / 'demo_tjls.py')
+    cfg = Config.fromfile(config_path('demo_tjls'))
     cfg.model.backbone.base_channels = 8
     cfg.model.neck.update(in_channels=(16, 32, 64), out_channels=(16, 32, 64, 64))
-    cfg.model.bbox_head.update(
-        in_channels=(16, 32, 64, 64), bottleneck=BOTTLENECKS[bottleneck]
-    )
-    parts = cfg.train_dataloader.dataset
-    pipelines = copy.deepcopy([parts.labelled.pipeline, parts.pool.pipeline])
-    if spoil:
-        spoil(pipelines)
+    cfg.model.bbox_head.in_channels = (16, 32, 64, 64)
     source = VOCFiles(
         str(demo_data), ['VOCdemo/trainval'], ['VOCdemo/test'], cfg.data_source.classes
     )
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipelines = copy.deepcopy([pipeline, source.pool_pipeline(pipeline)])
+    if spoil:
+        spoil(pipelines)
     ids = source.list_images('pool')
     seen = joint_data(source, folder, 'seen', ids[:32], pipelines)
     unseen = joint_data(source, folder, 'unseen', ids[32:], pipelines)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(
+        add_joint_parts(cfg.model, BOTTLENECKS[bottleneck], cfg.method.branches)
+    )
     model.init_weights()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
 
     def batches(dataset, seed, count):
         sampler = JointBatchSampler(
-            SimpleNamespace(dataset=dataset, seed=seed), 16, composition
+            SimpleNamespace(dataset=dataset, seed=seed),
+            16 if composition == 'pure' else 8,
+            composition,
         )
         for number in range(count):
             samples = [dataset[index] for index in sampler.batch(number)]
@@ -83,7 +86,9 @@ def held_out_accuracy(
     with torch.no_grad():
         for data in batches(unseen, 1, TEST_BATCHES):
             feats = model.extract_feat(data['inputs'])
-            logit = model.bbox_head.pool_outputs(feats, ['logit'])['logit']
+            head = model.bbox_head
+            inputs = head.branch_inputs(feats, head.confidences(feats))
+            logit = head.branch_outputs(inputs)['logit']
             truth = torch.tensor([s.is_labelled for s in data['data_samples']])
             hits.append((logit > 0) == truth)
     return float(torch.cat(hits).float().mean())
@@ -124,12 +129,12 @@ def shifted_data(tmp_path_factory):
 
 @pytest.mark.parametrize('method', ['jls', 'tjls'])
 def test_planted_shift_is_ranked_first(method, shifted_data, tmp_path):
-    cfg = Config.fromfile(ROOT / 'configs' / f'demo_{method}.py')
+    cfg = Config.fromfile(config_path(f'demo_{method}'))
     cfg.work_dir = str(tmp_path / 'work')
     cfg.data_source.data_root = str(shifted_data)
     cfg.active_learning.update(initial=str(shifted_data / 'initial.txt'), stages=1)
     run_stages(cfg)
-    logits = read_scores(tmp_path / 'work' / 'stage_00' / 'pool_scores.csv')
+    logits = read_logits(tmp_path / 'work' / 'stage_00')
     shifted = set(read_image_ids(shifted_data / 'shifted.txt'))
     truth = np.array([image_id in shifted for image_id in logits])
     assert truth.mean() == 0.5

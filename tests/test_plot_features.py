@@ -10,6 +10,7 @@ from conftest import CLASSES, load_tool, make_classifier_config
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
+from tjls_mm.active.stages import run_stages
 
 from tjls_mm.active.feature_report import choose_classes
 from tjls_mm.active.features import (
@@ -18,7 +19,6 @@ from tjls_mm.active.features import (
     neighbour_agreement,
     read_stage,
 )
-from tjls_mm.active.stages import run_stages
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT, load_tool
 from mmengine.config import Config
 from PIL import Image
-
 from tjls_mm.active.preflight import TrialPlan
 from tjls_mm.active.stages import run_stages
+
 from tjls_mm.datasets.image_files import EXTENSIONS
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids

@@ -205,7 +205,10 @@ def test_classes_of_model_and_data_differ(refused):
         ({'model.bbox_head.discriminator': dict()}, 'method.branches.discriminator'),
         ({'model.bbox_head.type': 'tjls_mm.JointSSDHead'}, 'which the loop puts in'),
         ({'custom_hooks': [dict(type='tjls_mm.PoolScoringHook')]}, 'puts in by itself'),
-        ({'train_dataloader.dataset.pool': dict(x=1)}, 'train_dataloader.dataset, once'),
+        (
+            {'train_dataloader.dataset.pool': dict(x=1)},
+            'train_dataloader.dataset, once',
+        ),
         ({'train_dataloader.dataset.type': 'CocoDataset'}, 'come from data_source'),
         ({'train_dataloader.batch_size': 'big'}, "labelled images per .* got 'big'"),
         ({'train_dataloader.batch_sampler': dict(type='X')}, 'batch_sampler: the loop'),
@@ -214,7 +217,10 @@ def test_classes_of_model_and_data_differ(refused):
         ({'val_dataloader': None}, r'expected a section val_dataloader=dict'),
         ({'val_evaluator.type': 'VOCMetrik'}, "'VOCMetrik' is unknown; did you mean"),
         ({'param_scheduler.0.type': 'OneCycle'}, "param_scheduler.*'OneCycle' is unk"),
-        ({'train_dataloader.dataset.pipeline.0.type': 'Load'}, "pipeline.*'Load' is unk"),
+        (
+            {'train_dataloader.dataset.pipeline.0.type': 'Load'},
+            "pipeline.*'Load' is unk",
+        ),
         ({'optim_wrapper.optimizer.type': 'AdamZ'}, "optim_wrapper.*'AdamZ'"),
         ({'optim_wrapper.optimizer.rate': 3}, "optim_wrapper.*'rate'"),
         ({'optim_wrapper.type': 'AmpOptimWrapper'}, 'needs a GPU and there is none'),

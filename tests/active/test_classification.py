@@ -12,6 +12,7 @@ from conftest import (
     CLASSES,
     draw_class_image,
     make_classifier_config,
+    read_logits,
 )
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -20,14 +21,12 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from tjls_mm.active.stages import run_stages
+from tjls_mm.active.trial import run_stages
 from tjls_mm.datasets import ImageFolders
 from tjls_mm.engine import StageTrainLoop
-from tjls_mm.engine.pool_scoring_hook import gather_outputs
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
-from tjls_mm.query.pool_outputs import read_scores
-from tjls_mm.randomness import generator
+from tjls_mm.models import find_joint_learner
 from tjls_mm.registry import DATASETS, MODELS
 
 SCOPE = 'mmpretrain'
@@ -40,8 +39,8 @@ def results(work_dir: Path) -> dict:
     for folder in sorted(work_dir.glob('stage_*')):
         record = json.loads((folder / 'metrics.json').read_text())
         record.pop('seconds')
-        names = ('labelled.txt', 'pool.txt', 'selected.txt', 'pool_scores.csv')
-        texts = {n: (folder / n).read_text() for n in names if (folder / n).exists()}
+        paths = [*folder.glob('*.txt'), folder / 'selection.csv']
+        texts = {path.name: path.read_text() for path in paths}
         found[folder.name] = record, texts
     return found
 
@@ -88,10 +87,10 @@ def test_files_of_a_trial(method, reference):
     assert (first / 'selected.png').read_bytes().startswith(b'\x89PNG')
     header = (work_dir / 'curve.csv').read_text().splitlines()[0]
     assert header.startswith('stage,n_labelled,accuracy/top1,train_s')
-    assert (first / 'pool_scores.csv').exists() == (method != 'random')
+    header = (first / 'selection.csv').read_text().splitlines()[0]
+    assert ('logit' in header) == (method != 'random')
     if method != 'random':
-        rows = (first / 'pool_scores.csv').read_text().splitlines()[1:]
-        logits = {i: float(x) for i, x, _ in (row.split(',') for row in rows)}
+        logits = read_logits(first)
         assert sorted(logits) == pool
         assert selected == sorted(logits, key=logits.get)[:8]
 
@@ -115,7 +114,8 @@ def test_stopped_and_started_again_equals_not_stopped(
     reference, class_folders, tmp_path, monkeypatch
 ):
     def config():
-        options = {'default_hooks.checkpoint.interval': 2}
+        hook = dict(type='tjls_mm.StageCheckpointHook', interval=2, _delete_=True)
+        options = {'default_hooks.checkpoint': hook}
         return make_classifier_config(class_folders, tmp_path / 'work', **options)
 
     real = StageTrainLoop.run_iter
@@ -151,18 +151,15 @@ def test_pipelines_of_mmpretrain_in_place_of_decoded_data(class_folders, tmp_pat
         dict(type='RandomFlip', prob=0.5, direction='horizontal'),
         dict(type='PackInputs'),
     ]
-    joint = cfg.train_dataloader.dataset
-    joint.labelled = joint.pool = dict(pipeline=train)
+    cfg.train_dataloader.dataset = dict(pipeline=train)
     meta_keys = ('img_id', 'img_path')
     test = dict(pipeline=[load, dict(type='PackInputs', meta_keys=meta_keys)])
-    for loader in (cfg.val_dataloader, cfg.test_dataloader, cfg.score_dataloader):
-        loader.dataset = test
+    cfg.val_dataloader.dataset = test
     cfg.data_preprocessor.augmentation = None
     cfg.data_preprocessor.to_rgb = True
     cfg.active_learning.stages = 1
     run_stages(cfg)
-    scores = (tmp_path / 'work/stage_00/pool_scores.csv').read_text().splitlines()
-    assert len(scores) == 65
+    assert len(read_logits(tmp_path / 'work' / 'stage_00')) == 64
 
 
 # ------------------------------------------------------------------ labels of the pool
@@ -264,7 +261,7 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
         ({'model.head.num_classes': 7}, r'model=dict\(head=dict\(num_classes=4\)\)'),
         ({'data_source.channels': 1}, 'takes images of 3 channels.*has 1'),
         ({'model.backbone.in_channels': 1}, 'data_source.channels=1'),
-        ({'model.head.discriminator': None}, 'model.head.discriminator=dict'),
+        ({'method.branches.discriminator': None}, 'method.branches'),
         ({'active_learning.initial': 'real/'}, "begins with 'real/'"),
         ({'data_source.pool_dirs': ['test']}, 'nothing may be chosen by test images'),
         ({'data_source.classes': CLASSES[:3]}, "'plain' is no class"),
@@ -278,18 +275,16 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
             'JointClsDataPreprocessor',
         ),
         (
-            {'train_dataloader.dataset.pool.scale': (8, 8)},
-            'dataset.pool has .*must be decoded alike',
+            {'train_dataloader.dataset.scale': (8, 8)},
+            'val_dataloader.dataset has .*must be decoded alike',
         ),
-        ({'train_dataloader.batch_size': 96}, 'context bank needs 95 images'),
+        ({'train_dataloader.batch_size': 48}, 'context bank needs 95 images'),
         ({'param_scheduler.0.total_steps': 1}, 'OneCycleLR ends after 2 of 4'),
     ],
 )
 def test_bad_settings_get_one_clear_error(options, message, class_folders, tmp_path):
     cfg = make_classifier_config(class_folders, tmp_path / 'work')
     cfg.merge_from_dict(options)
-    if options == {'model.head.discriminator': None}:
-        cfg.model.head.discriminator = None
     with pytest.raises(InputError, match=message):
         run_stages(cfg)
     assert not (tmp_path / 'work').exists(), 'nothing is written'
@@ -305,8 +300,8 @@ def test_another_preprocessor_on_an_old_work_dir_is_refused(reference, class_fol
 @pytest.mark.parametrize(
     'options',
     [
-        {'active_learning.joint.update': 'alternate'},
-        {'active_learning.joint.composition': 'pure'},
+        {'method.update': 'alternate'},
+        {'method.composition': 'pure'},
         {'optim_wrapper.accumulative_counts': 2},
     ],
 )
@@ -328,27 +323,35 @@ def test_a_cycle_lasts_as_long_as_training(options, class_folders, tmp_path):
     assert (tmp_path / 'work' / 'summary.json').exists()
 
 
-def test_the_auc_is_that_of_the_drawn_labelled_images(class_folders, tmp_path):
+def test_the_auc_is_that_of_held_out_images_against_unseen_ones(
+    class_folders, tmp_path
+):
     cfg = make_classifier_config(class_folders, tmp_path / 'work', 'jls')
     cfg.active_learning.stages = 1
-    cfg.custom_hooks[-1].auc_images = 5
+    cfg.method.holdout = 0.25
     run_stages(cfg)
     folder = tmp_path / 'work' / 'stage_00'
     stage = Config.fromfile(folder / 'config.py')
     model = MODELS.build({**stage.model, 'data_preprocessor': stage.data_preprocessor})
     model.load_state_dict(weights(tmp_path / 'work', 0))
-    source = {
-        **stage.score_dataloader.dataset,
-        'ann_file': str(folder / 'labelled.txt'),
-    }
-    ids, outputs = gather_outputs(model, DATASETS.build(source), ['logit'], 16)
-    rng = generator(cfg.randomness.seed, 0, 'auc')
-    drawn = outputs['logit'][sorted(rng.choice(16, 5, replace=False))]
-    pool = np.array(list(read_scores(folder / 'pool_scores.csv').values()))
-    truth = np.repeat([1, 0], [5, len(pool)])
-    expected = roc_auc_score(truth, np.concatenate([drawn, pool]))
-    record = json.loads((folder / 'metrics.json').read_text())
-    assert record['discriminator']['auc'] == pytest.approx(expected, abs=0.01)
+    held_out = read_image_ids(folder / 'held_out.txt')
+    assert len(held_out) == 4
+    dataset = DATASETS.build(
+        {**stage.score_dataloader.dataset, 'ann_file': str(folder / 'held_out.txt')}
+    )
+    head = find_joint_learner(model.eval())
+    batch = {'inputs': [dataset[i]['inputs'] for i in range(4)], 'data_samples': None}
+    with torch.no_grad():
+        feats = model.extract_feat(model.data_preprocessor(batch)['inputs'])
+        inputs = head.branch_inputs(feats, head.pre_logits(feats))
+        positive = head.branch_outputs(inputs)['logit'].numpy()
+    seen = set(read_image_ids(folder / 'pool_trained_on.txt'))
+    unseen = [x for i, x in read_logits(folder).items() if i not in seen]
+    truth = np.repeat([1, 0], [4, len(unseen)])
+    expected = roc_auc_score(truth, np.concatenate([positive, unseen]))
+    report = json.loads((folder / 'metrics.json').read_text())['discriminator']
+    assert report['auc'] == pytest.approx(expected, abs=0.01)
+    assert (report['n_held_out'], report['n_unseen']) == (4, len(unseen))
 
 
 def test_unreadable_image_is_named_before_training(class_folders, tmp_path):

@@ -264,7 +264,13 @@ def test_killed_for_real_from_the_command_line(reference, demo_data, tmp_path):
         '--work-dir',
         str(work_dir),
         '--cfg-options',
-        *command_line(demo_data, **{'default_hooks.checkpoint.type': 'tjls_mm.StageCheckpointHook', 'default_hooks.checkpoint.interval': 1}),
+        *command_line(
+            demo_data,
+            **{
+                'default_hooks.checkpoint.type': 'tjls_mm.StageCheckpointHook',
+                'default_hooks.checkpoint.interval': 1,
+            },
+        ),
     ]
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)

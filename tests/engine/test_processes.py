@@ -10,32 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, config_path, read_logits
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
+from tjls_mm.outputs import gather_outputs
 
-from tjls_mm.engine.pool_scoring_hook import FixedShapeBatches, gather_outputs
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.registry import DATASETS, MODELS
+
+pytestmark = pytest.mark.slow
 
 SHORT = {
     'train_cfg.max_epochs': 1,
     'param_scheduler.0.total_steps': 1,
-    'auto_scale_lr.base_batch_size': 8,
+    'auto_scale_lr.base_batch_size': 4,
 }
-
-
-@pytest.mark.parametrize('n_images', [1, 7, 8, 9, 30])
-@pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_batches_have_one_shape_and_hold_every_image(n_images, world_size):
-    batches = [
-        batch
-        for rank in range(world_size)
-        for batch in FixedShapeBatches(n_images, 4, rank, world_size)
-    ]
-    assert all(len(batch) == 4 for batch in batches)
-    assert {i for batch in batches for i in batch} == set(range(n_images))
-    assert len(batches) == -(-n_images // 4)
 
 
 @pytest.fixture(scope='module')
@@ -56,7 +45,7 @@ def run(data: Path, work_dir: Path, processes: int = 0, *more: str) -> str:
     tool = [sys.executable, '-W', 'ignore', str(ROOT / 'tools' / 'al_train.py')]
     if processes:
         tool = ['bash', str(ROOT / 'tools' / 'dist_train.sh')]
-    command = [*tool, str(ROOT / 'configs' / 'demo_tjls.py')]
+    command = [*tool, str(config_path('demo_tjls'))]
     if processes:
         command.append(str(processes))
     command += [
@@ -94,11 +83,18 @@ def score(
     model = MODELS.build(cfg.model)
     load_checkpoint(model, f'{stage_dir}/model.pth', map_location='cpu')
     dataset = DATASETS.build({**cfg.score_dataloader.dataset, 'ann_file': list_file})
-    ids, outputs = gather_outputs(model, dataset, ['logit'], batch_size=batch)
+    outputs = gather_outputs(
+        model,
+        dataset,
+        Path(f'{out}.outputs'),
+        ('logit',),
+        batch_size=batch,
+        list_file=list_file,
+        description='',
+    )
     if rank == 0:
-        content = {i: float(x) for i, x in zip(ids, outputs['logit'], strict=True)}
-        Path(out).write_text(json.dumps(content))
-        assert len(content) == len(ids)
+        pairs = zip(outputs.image_ids, outputs['logit'], strict=True)
+        Path(out).write_text(json.dumps({i: float(x) for i, x in pairs}))
     if world_size > 1:
         torch.distributed.destroy_process_group()
 
@@ -129,9 +125,7 @@ def test_scores_do_not_depend_on_order_or_processes(trained, tmp_path):
     larger = scores.pop('larger')
     assert all(s == scores['one'] for s in scores.values())
     assert max(abs(larger[i] - scores['one'][i]) for i in pool) < 1e-5
-    lines = (stage / 'pool_scores.csv').read_text().splitlines()[1:]
-    written = {i: float(x) for i, x, _ in (line.split(',') for line in lines)}
-    assert {i: np.float32(x) for i, x in written.items()} == {
+    assert {i: np.float32(x) for i, x in read_logits(stage).items()} == {
         i: np.float32(x) for i, x in scores['one'].items()
     }
 
@@ -139,9 +133,9 @@ def test_scores_do_not_depend_on_order_or_processes(trained, tmp_path):
 def test_two_processes_train_share_the_batch_and_repeat(demo_data, trained, tmp_path):
     out = run(demo_data, tmp_path / 'a', 2)
     run(demo_data, tmp_path / 'b', 2)
-    assert '2 processes share the batch of 8 images: 4 each' in out
+    assert '2 processes share the batch of 4 labelled and 4 pool images: 4 each' in out
     assert out.count('stage 2/2') == 1, 'one summary line, not one per process'
-    for name in ('stage_00/selected.txt', 'stage_01/pool_scores.csv'):
+    for name in ('stage_00/selected.txt', 'stage_01/selection.csv'):
         assert (tmp_path / 'a' / name).read_text() == (
             tmp_path / 'b' / name
         ).read_text()
@@ -164,15 +158,21 @@ def check_weights(rank: int, folder: str) -> None:
     from mmengine.config import Config
     from mmengine.runner import checkpoint
 
-    from tjls_mm.active.main_process import on_main_process
-    from tjls_mm.active.preflight import check_pretrained
+    from tjls_mm.active.checks import weight_problems
+    from tjls_mm.active.settings import Settings
+    from tjls_mm.errors import raise_first
+    from tjls_mm.processes import on_main_process
 
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
     )
-    cfg = Config.fromfile(ROOT / 'configs' / 'ssd300_voc_tjls.py')
+    cfg = Config.fromfile(config_path('ssd300_voc_tjls'))
+
+    def check():
+        raise_first(weight_problems(cfg, Settings(initial=1, stages=1), cfg.model))
+
     with mock.patch.object(checkpoint, 'load_url', return_value={}):
-        on_main_process(check_pretrained, cfg)
+        on_main_process(check)
     torch.distributed.destroy_process_group()
 
 
@@ -219,7 +219,7 @@ def test_error_reaches_the_user_once_and_no_process_hangs(demo_data, tmp_path):
     command = [
         'bash',
         str(ROOT / 'tools' / 'dist_train.sh'),
-        str(ROOT / 'configs' / 'demo_tjls.py'),
+        str(config_path('demo_tjls')),
         '2',
         '--work-dir',
         str(tmp_path / 'w'),

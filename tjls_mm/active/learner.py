@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from tjls_mm.active.settings import Method
@@ -50,6 +51,7 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
     """
     config = add_joint_parts(cfg.model, method.bottleneck, method.branches)
     model = build_model(cfg, config)
+    _check_optimizer(cfg, model)
     joint = find_joint_learner(model)
     reader = find_reader(model)
     provides = frozenset(reader.provides(model)) if reader else frozenset()
@@ -69,6 +71,17 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
             if name not in provides
         },
     )
+
+
+def _check_optimizer(cfg: Config, model: torch.nn.Module) -> None:
+    try:
+        build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    # Constructors raise whatever they like.
+    except Exception as error:
+        raise InputError(
+            f'optim_wrapper cannot be built: {type(error).__name__}: {error}. Correct '
+            'its type, its optimizer or their arguments.'
+        ) from error
 
 
 def build_model(cfg: Config, config: Mapping) -> torch.nn.Module:

@@ -321,8 +321,11 @@ class Manifest:
         entry['files'].update(_hashes(files))
         if entry['processes'][-1:] != [processes]:
             entry['processes'].append(processes)
-        entry['status'] = 'running'
         self.save()
+
+    def is_waiting(self, number: int) -> bool:
+        """Whether somebody may be labelling what a stage selected."""
+        return self.knows(number) and self.entry(number)['status'] == 'waiting'
 
     def wait(self, number: int) -> None:
         """Note that a stage waits for labels."""

@@ -192,7 +192,7 @@ def _problems(settings: Settings, method: Method) -> Iterator[str]:
             yield f'{name} must be one of {choices}, got {value!r}.'
     for name, value in (('query', method.query), ('annotator', settings.annotator)):
         where = 'active_learning' if name == 'annotator' else 'method'
-        if value in OLD_QUERIES:
+        if isinstance(value, str) and value in OLD_QUERIES:
             yield f'{where}.{name}={value!r}: write {OLD_QUERIES[value]}.'
         elif not isinstance(value, Mapping) or not isinstance(value.get('type'), str):
             yield f'{where}.{name} must be dict(type=NAME, ...), got {value!r}.'

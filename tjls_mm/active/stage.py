@@ -157,12 +157,13 @@ class Stage:
         if folder.model.exists():
             folder.remove_checkpoints()  # a kill can leave them beside the weights
             return True, None
-        # What was made of weights that are no more; answers of people are kept.
+        # What was made of weights that are no more; what people do is kept.
         folder.remove_outputs()
         content = self.record.read()
         if content.pop('metrics', None) is not None:
             write_json(folder.metrics, content)
-        if not folder.answered.exists():
+        asked = self.trial.manifest.is_waiting(self.number)
+        if not asked and not folder.answered.exists():
             folder.selected.unlink(missing_ok=True)
         checkpoints = folder.checkpoints()
         return False, str(checkpoints[-1]) if checkpoints else None

@@ -74,17 +74,17 @@ def stage_warnings(record: Mapping) -> list[str]:
     Returns:
         Sentences without a full stop. One is about a discriminator whose ``auc``
         (held-out labelled images against unseen pool images) is below 0.55, or so
-        low that chance explains it at 5 %: ``auc_error`` is the AUC's standard error
+        low that chance explains it at 5 %: ``auc_chance_error`` is the AUC's standard error
         at chance.
     """
     warnings = []
     report = record.get('discriminator') or {}
     auc = report.get('auc')
-    if auc is not None and auc < max(CHANCE_AUC, 0.5 + ONE_SIDED * report['auc_error']):
+    if auc is not None and auc < max(CHANCE_AUC, 0.5 + ONE_SIDED * report['auc_chance_error']):
         warnings.append(
             f'discriminator AUC {auc:.2f} on {report["n_held_out"]} held-out and '
             f'{report["n_unseen"]} unseen images is near chance '
-            f'(0.50 ± {report["auc_error"]:.2f}): its order says little'
+            f'(0.50 ± {report["auc_chance_error"]:.2f}): its order says little'
         )
     picks = record.get('picks') or {}
     lean = leaning_class(picks.get('images', {}), record.get('labelled_images', {}))

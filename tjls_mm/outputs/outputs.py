@@ -1,0 +1,396 @@
+"""The store: arrays by name whose row i belongs to ``image_ids[i]``."""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tjls_mm.errors import InputError, TrainingDiverged
+from tjls_mm.files import atomic_path, file_hash
+from tjls_mm.image_ids import split_lines
+from tjls_mm.outputs.vocabulary import BOX_FIELDS
+from tjls_mm.randomness import tie_break
+
+INDEX_FILE = 'index.json'
+IDS_FILE = 'image_ids.txt'
+BOX_COUNT = 'boxes.count'
+"""Boxes per image, (N,); stored in place of offsets, so that shards can be joined."""
+
+_BLOCK = 1 << 24
+"""Bytes that a check reads at once."""
+_HEADER = 256
+"""Bytes of a .npy header whose number of rows is filled in at the end."""
+
+
+class ImageBoxes(NamedTuple):
+    """Boxes of one image, ``m`` of them, highest score first.
+
+    Attributes:
+        xyxy: Corners in pixels of the original image, (m, 4).
+        score: Confidence in the label, (m,), in [0, 1].
+        label: Classes, (m,), 0 to K - 1.
+        probability: Of all classes without background, (m, K).
+        feature: ``box_feature``, (m, F), or None if it was not gathered.
+    """
+
+    xyxy: np.ndarray
+    score: np.ndarray
+    label: np.ndarray
+    probability: np.ndarray
+    feature: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of N images, M altogether, as flat arrays.
+
+    ``boxes[i]`` are those of image i. Arrays over all boxes are reduced to numbers
+    per image by ``reduce``.
+
+    Attributes:
+        offsets: Image i has the rows ``offsets[i]`` to ``offsets[i + 1]``, (N + 1,).
+        xyxy, score, label, probability, feature: As in ``ImageBoxes``, with M rows.
+
+    >>> two = np.zeros((2, 4), np.float32)
+    >>> boxes = Boxes(np.array([0, 2, 2]), two, np.array([0.9, 0.5]), None, None)
+    >>> boxes.reduce(boxes.score, 'sum')
+    array([1.4, 0. ])
+    """
+
+    offsets: np.ndarray
+    xyxy: np.ndarray
+    score: np.ndarray
+    label: np.ndarray
+    probability: np.ndarray
+    feature: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> ImageBoxes:
+        row = range(len(self))[row]
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        fields = (getattr(self, name) for name in ImageBoxes._fields)
+        return ImageBoxes(*(None if f is None else f[part] for f in fields))
+
+    @property
+    def count(self) -> np.ndarray:
+        """Boxes per image, (N,)."""
+        return np.diff(self.offsets)
+
+    def reduce(
+        self, values: np.ndarray, how: str = 'mean', empty: float = 0.0
+    ) -> np.ndarray:
+        """Numbers of boxes to numbers of images.
+
+        Args:
+            values: (M,) or (M, D).
+            how: 'sum', 'mean' or 'max'.
+            empty: Of an image without boxes.
+
+        Returns:
+            (N,) or (N, D); float64, or float32 where the values are of half or single
+            precision.
+
+        Raises:
+            ValueError: If there is not one row per box.
+        """
+        if len(values) != self.offsets[-1]:
+            raise ValueError(
+                f'{len(values)} rows for {self.offsets[-1]} boxes: expected one each'
+            )
+        ufunc = np.maximum if how == 'max' else np.add
+        if how not in ('sum', 'mean', 'max'):
+            raise ValueError(f"how={how!r}: expected 'sum', 'mean' or 'max'")
+        count = self.count
+        dtype = np.result_type(values.dtype, np.float32)
+        reduced = np.full((len(self), *values.shape[1:]), empty, dtype)
+        filled = np.flatnonzero(count)
+        # reduceat takes an empty segment for one of one row; without the empty
+        # ones, a segment ends where the next begins. By blocks: it copies what it
+        # converts.
+        width = values.itemsize * max(1, int(np.prod(values.shape[1:])))
+        step = max(1, _BLOCK // width)
+        blocks = np.searchsorted(
+            self.offsets[filled], np.arange(0, len(values), step), 'left'
+        )
+        for first, last in zip(blocks, [*blocks[1:], len(filled)], strict=True):
+            rows = filled[first:last]
+            if not len(rows):
+                continue
+            start, stop = self.offsets[rows[0]], self.offsets[rows[-1] + 1]
+            block = values[start:stop].astype(dtype, copy=False)
+            reduced[rows] = ufunc.reduceat(block, self.offsets[rows] - start, axis=0)
+        if how == 'mean':
+            shape = (-1, *[1] * (values.ndim - 1))
+            reduced[filled] /= count[filled].astype(dtype).reshape(shape)
+        return reduced
+
+
+class Outputs(Mapping):
+    """A mapping from a name to an array, or to ``Boxes``.
+
+    Row i of an array belongs to ``image_ids[i]``. Names are those of
+    ``vocabulary.VOCABULARY`` and of the learner's branches; which are there is what
+    was asked for. Arrays are not to be written to.
+
+    Attributes:
+        image_ids: N ids, sorted.
+    """
+
+    def __init__(
+        self, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
+    ) -> None:
+        self.image_ids = list(image_ids)
+        self._arrays = dict(arrays)
+
+    @classmethod
+    def from_arrays(
+        cls, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
+    ) -> 'Outputs':
+        """Outputs in memory.
+
+        Args:
+            image_ids: N ids, sorted, each once.
+            arrays: Name to an array of N rows (``box_feature``: one per box).
+
+        Raises:
+            ValueError: If ids are not sorted, or rows are missing.
+        """
+        ids = list(image_ids)
+        if any(a >= b for a, b in zip(ids, ids[1:], strict=False)):
+            raise ValueError('image_ids must be sorted, each once')
+        for name, array in arrays.items():
+            rows = len(arrays['boxes'].score) if name == 'box_feature' else len(ids)
+            if len(array) != rows:
+                raise ValueError(f'{name}: {len(array)} rows, expected {rows}')
+        return cls(ids, arrays)
+
+    @classmethod
+    def open(cls, folder: str | Path, list_file: str | Path | None = None) -> 'Outputs':
+        """Outputs of a folder, memory-mapped.
+
+        Args:
+            folder: That ``gather_outputs`` wrote.
+            list_file: Of the images, to make sure that it is theirs; or None.
+
+        Raises:
+            InputError: If a file is missing or damaged, or of other images.
+        """
+        folder = Path(folder)
+        with _readable(folder / INDEX_FILE) as path:
+            index = json.loads(path.read_text(encoding='utf-8'))
+            count, files = index['images'], index['files']
+            names, expected = index['names'], index['list_sha256']
+        if list_file is not None and file_hash(list_file) != expected:
+            raise _spoiled(folder, f'are of other images than {list_file}')
+        with _readable(folder / IDS_FILE) as path:
+            ids = split_lines(path.read_text(encoding='utf-8'))
+            if len(ids) != count:
+                raise ValueError(f'{len(ids)} ids, expected {count}')
+        arrays = {}
+        for name, (dtype, shape) in files.items():
+            with _readable(folder / f'{name}.npy') as path:
+                array = np.load(path, mmap_mode='r', allow_pickle=False)
+                if (str(array.dtype), list(array.shape)) != (dtype, shape):
+                    raise ValueError(
+                        f'{array.dtype} {array.shape}, expected {dtype} {shape}'
+                    )
+            arrays[name] = array
+        with _readable(folder / INDEX_FILE):
+            return cls(ids, _assemble(arrays, names))
+
+    def __getitem__(self, name: str):
+        if name not in self._arrays:
+            raise KeyError(
+                f'{name!r} was not gathered, these are: {sorted(self._arrays)}. Name '
+                'it in the needs of the strategy.'
+            )
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def smallest(self, key: np.ndarray, budget: int, seed: int) -> np.ndarray:
+        """Rows of the images of smallest key.
+
+        Args:
+            key: (N,); its negative for the largest.
+            budget: How many, 1 to N.
+            seed: Orders equals, by a hash of their image_id: a plain id would order
+                by class folder.
+
+        Returns:
+            (budget,), smallest first.
+
+        Raises:
+            ValueError: If the budget does not fit or a key is not finite.
+        """
+        key = np.asarray(key)
+        if key.shape != (len(self.image_ids),):
+            raise ValueError(
+                f'key of shape {key.shape}, expected ({len(self.image_ids)},)'
+            )
+        if not 1 <= budget <= len(key):
+            raise ValueError(
+                f'budget must be 1 to {len(key)} (images in the pool), got {budget}'
+            )
+        if not np.isfinite(key).all():
+            row = int(np.flatnonzero(~np.isfinite(key))[0])
+            raise ValueError(
+                f'the key of {self.image_ids[row]!r} is {key[row]}, expected a number'
+            )
+        rows = np.flatnonzero(key <= np.partition(key, budget - 1)[budget - 1])
+        rows = rows[np.argsort(key[rows], kind='stable')]
+        equal = key[rows][1:] == key[rows][:-1]
+        tied = np.append(equal, False) | np.insert(equal, 0, False)
+        # Hashes of a million ids take seconds, and hardly any decides anything.
+        hashes = np.zeros(len(rows), np.int64)
+        hashes[tied] = [tie_break(self.image_ids[row], seed) for row in rows[tied]]
+        return rows[np.lexsort((rows, hashes, key[rows]))][:budget]
+
+
+def _assemble(arrays: dict, names: Sequence[str]) -> dict:
+    """Arrays of files to outputs by name."""
+    made = {}
+    for name in names:
+        if name != 'boxes':
+            made[name] = arrays[name]
+            continue
+        offsets = np.concatenate([[0], np.cumsum(arrays[BOX_COUNT], dtype=np.int64)])
+        fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
+        if any(len(field) != offsets[-1] for field in fields.values()):
+            raise ValueError(f'{offsets[-1]} boxes by count, others by their fields')
+        made[name] = Boxes(offsets, **fields, feature=arrays.get('box_feature'))
+    return made
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """Turn whatever a spoiled file raises into one error that names it."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise _spoiled(path.parent, f'lack {path.name}') from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as e:
+        raise _spoiled(
+            path.parent, f'cannot be used, {path.name} is damaged ({e})'
+        ) from e
+
+
+def _spoiled(folder: Path, what: str) -> InputError:
+    return InputError(
+        f'The pool outputs in {folder} {what}. Remove that folder, and the same '
+        'command gathers them again.'
+    )
+
+
+def check_finite(outputs: Outputs, where: str) -> None:
+    """Refuse outputs of a learner that has diverged.
+
+    Args:
+        outputs: Of some images.
+        where: Names them, e.g. 'pool images of stage_00'.
+
+    Raises:
+        TrainingDiverged: If a value is not finite; names images.
+    """
+    for name in outputs:
+        value, owner = outputs[name], None
+        if isinstance(value, Boxes):
+            arrays = {f'boxes.{field}': getattr(value, field) for field in BOX_FIELDS}
+            owner = value.offsets
+        else:
+            arrays = {name: value}
+            owner = outputs['boxes'].offsets if name == 'box_feature' else None
+        for label, array in arrays.items():
+            rows = _rows_not_finite(array)
+            if not len(rows):
+                continue
+            if owner is not None:
+                rows = np.unique(np.searchsorted(owner, rows, 'right') - 1)
+            ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
+            raise TrainingDiverged(
+                f'{label!r} of {len(rows)} of {len(outputs.image_ids)} {where} is not '
+                f'finite ({ids}{", …" if len(rows) > 3 else ""}): nothing was '
+                'selected. The weights of this stage cannot be used: begin again in '
+                'another --work-dir, with a lower optim_wrapper.optimizer.lr.'
+            )
+
+
+def _rows_not_finite(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != 'f' or not array.size:
+        return np.zeros(0, np.int64)
+    step = max(1, _BLOCK * len(array) // array.nbytes)
+    found = []
+    for start in range(0, len(array), step):
+        bad = ~np.isfinite(array[start : start + step])
+        found.append(np.flatnonzero(bad.reshape(len(bad), -1).any(1)) + start)
+    return np.concatenate(found)
+
+
+class ArrayWriter:
+    """Append rows to a .npy file whose number of rows is not known yet.
+
+    Args:
+        file: Open for writing bytes.
+        dtype: Of the array.
+        row_shape: Of one row.
+    """
+
+    def __init__(self, file, dtype, row_shape: Sequence[int]) -> None:
+        self.file = file
+        self.dtype = np.dtype(dtype)
+        self.row_shape = tuple(row_shape)
+        self.rows = 0
+        self._write_header()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows, (n, *row_shape).
+
+        Raises:
+            ValueError: If they are of another type or shape.
+        """
+        found = rows.dtype, rows.shape[1:]
+        if found != (self.dtype, self.row_shape):
+            raise ValueError(
+                f'rows of {found[0]} {found[1]}, expected {self.dtype} {self.row_shape}'
+            )
+        self.file.write(np.ascontiguousarray(rows).data)
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Fill in the number of rows."""
+        self.file.seek(0)
+        self._write_header()
+        self.file.flush()
+
+    def _write_header(self) -> None:
+        # The format of version 1.0; NumPy's own writer chooses the length itself.
+        text = repr(
+            {
+                'descr': self.dtype.str,
+                'fortran_order': False,
+                'shape': (self.rows, *self.row_shape),
+            }
+        )
+        length = _HEADER - 10
+        self.file.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', length))
+        self.file.write(text.ljust(length - 1).encode('latin1') + b'\n')
+
+
+@contextmanager
+def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[ArrayWriter]:
+    """An ``ArrayWriter`` whose file is there once it is complete."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        writer = ArrayWriter(file, dtype, row_shape)
+        yield writer
+        writer.close()

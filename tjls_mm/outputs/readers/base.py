@@ -1,0 +1,176 @@
+"""What a reader of pool outputs is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tjls_mm.errors import TrainingDiverged
+from tjls_mm.models.branch import BranchInputs, JointLearner
+from tjls_mm.outputs.vocabulary import VOCABULARY
+from tjls_mm.randomness import generator
+from tjls_mm.registry import POOL_READERS
+
+
+@dataclass(frozen=True)
+class DropoutMasks:
+    """Dropout of stochastic passes that depends on image and seed alone.
+
+    Not on the batch that an image is in, nor on the order of images, the number of
+    processes or the device.
+
+    Attributes:
+        image_ids: Of the B images of a batch.
+        passes: ``T``.
+        dropout: Probability that a pass drops a feature, in [0, 1).
+        seed: Of all masks.
+    """
+
+    image_ids: Sequence[str]
+    passes: int
+    dropout: float
+    seed: int
+
+    def draw(self, width: int, device: torch.device) -> Tensor:
+        """Factors of F features.
+
+        Args:
+            width: ``F``.
+            device: Of the result.
+
+        Returns:
+            (T, B, F): 0, or 1 / (1 - dropout), which keeps the mean.
+        """
+        kept = np.stack(
+            [
+                generator(self.seed, 'passes', i).random((self.passes, width))
+                >= self.dropout
+                for i in self.image_ids
+            ],
+            axis=1,
+        )
+        return torch.from_numpy(kept).to(device).float() / (1 - self.dropout)
+
+
+class PoolReader(ABC):
+    """Says of a family of learners what they provide, and reads it.
+
+    A reader has no state. A learner that no reader fits can do all but provide
+    outputs; another one is registered in POOL_READERS and listed in the config's
+    ``custom_imports``.
+    """
+
+    @abstractmethod
+    def fits(self, model: nn.Module) -> bool:
+        """Whether a model is of this family."""
+
+    @abstractmethod
+    def provides(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the outputs that can be had, by what the model is built of."""
+
+    @abstractmethod
+    def read(
+        self,
+        model: nn.Module,
+        data: dict,
+        names: Sequence[str],
+        masks: DropoutMasks,
+    ) -> dict[str, Tensor | list]:
+        """Outputs of B images, from one forward pass of the backbone.
+
+        Args:
+            model: In eval mode.
+            data: What its data preprocessor made of a batch: ``inputs``,
+                ``data_samples``.
+            names: Some of ``provides``.
+            masks: Of the stochastic passes.
+
+        Returns:
+            By name a tensor of leading size B; ``boxes``: a list of B InstanceData
+            with ``bboxes`` (m, 4), ``scores`` (m,), ``labels`` (m,) and ``probs``
+            (m, K); ``box_feature``: a list of B tensors (m, F).
+        """
+
+    def remedy(self, name: str) -> str:
+        """What to write in the config to get an output that is missing.
+
+        Args:
+            name: Of the output.
+
+        Returns:
+            Half a sentence that goes on from 'this learner does not provide it:'.
+        """
+        if name == 'logit':
+            return (
+                'add the discriminator with method.branches=dict(discriminator='
+                "dict(type='tjls_mm.DiscriminatorHead')) or "
+                "_base_ = '_base_/methods/tjls.py'"
+            )
+        if name in VOCABULARY:
+            return self.other_family(name)
+        return (
+            f'{name!r} is in no vocabulary; known are {", ".join(VOCABULARY)}, and what '
+            f'a branch of your own provides: write one with provides = ({name!r},) and '
+            "add it with method.branches=dict(NAME=dict(type='...'))"
+        )
+
+    @abstractmethod
+    def other_family(self, name: str) -> str:
+        """Why a name of the vocabulary is not to be had, and what is instead."""
+
+
+def find_reader(model: nn.Module) -> PoolReader | None:
+    """The reader of a built model, or None; the one registered last comes first."""
+    POOL_READERS.import_from_location()
+    for cls in reversed(POOL_READERS.module_dict.values()):
+        reader = cls()
+        if reader.fits(model):
+            return reader
+    return None
+
+
+def branch_names(head: nn.Module) -> tuple[str, ...]:
+    """Outputs that the branches of a head provide."""
+    if not isinstance(head, JointLearner):
+        return ()
+    provided = [name for b in head.branches.values() for name in b.provides]
+    return tuple(dict.fromkeys(provided))
+
+
+def read_branches(
+    head: nn.Module, inputs: BranchInputs, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Outputs of those branches of a head that are asked for."""
+    outputs = {}
+    for branch in head.branches.values():
+        if set(branch.provides) & set(names):
+            found = branch.outputs(inputs)
+            outputs.update({n: found[n] for n in branch.provides if n in names})
+    return outputs
+
+
+def entropy(probability: Tensor) -> Tensor:
+    """Entropy over the last axis, in nats."""
+    return torch.special.entr(probability).sum(-1)
+
+
+def refuse_non_finite(
+    logits: Sequence[Tensor], image_ids: Sequence[str], what: str
+) -> None:
+    """Refuse logits that suppression and thresholds would make nothing of.
+
+    Raises:
+        TrainingDiverged: If one is not finite; names an image.
+    """
+    for level in logits:
+        fine = torch.isfinite(level).flatten(1).all(1)
+        if not fine.all():
+            row = int((~fine).nonzero()[0, 0])
+            raise TrainingDiverged(
+                f'{what} of {image_ids[row]!r} are not finite: the weights cannot be '
+                'used. Begin again in another --work-dir, with a lower '
+                'optim_wrapper.optimizer.lr.'
+            )

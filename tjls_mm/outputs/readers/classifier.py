@@ -1,0 +1,71 @@
+"""Outputs of mmpretrain's classifiers."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models import ImageClassifier
+from mmpretrain.models.heads import LinearClsHead
+from torch import Tensor, nn
+
+from tjls_mm.outputs.readers.base import (
+    DropoutMasks,
+    PoolReader,
+    branch_names,
+    entropy,
+    read_branches,
+)
+from tjls_mm.outputs.vocabulary import PASS_NAMES
+from tjls_mm.registry import POOL_READERS
+
+
+@POOL_READERS.register_module()
+class ClassifierReader(PoolReader):
+    """ImageClassifier with LinearClsHead or JointClsHead.
+
+    Stochastic passes drop what the class layer sees.
+    """
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether a model is of this family."""
+        return isinstance(model, ImageClassifier) and isinstance(
+            getattr(model, 'head', None), LinearClsHead
+        )
+
+    def provides(self, model: nn.Module) -> tuple[str, ...]:
+        """See ``PoolReader``."""
+        return ('probability', 'feature', *PASS_NAMES, *branch_names(model.head))
+
+    def other_family(self, name: str) -> str:
+        """See ``PoolReader``."""
+        return f'{name!r} is of detectors; a classifier has probability and feature'
+
+    def read(
+        self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
+    ) -> dict[str, Tensor]:
+        """See ``PoolReader``."""
+        head = model.head
+        feats = model.extract_feat(data['inputs'])
+        feature = head.pre_logits(feats)
+        outputs = {}
+        if set(names) & set(branch_names(head)):
+            inputs = head.branch_inputs(feats, feature)
+            outputs.update(read_branches(head, inputs, names))
+        if 'probability' in names:
+            outputs['probability'] = F.softmax(head.fc(feature), dim=1)
+        if 'feature' in names:
+            outputs['feature'] = feature
+        if set(names) & set(PASS_NAMES):
+            factors = masks.draw(feature.shape[1], feature.device)
+            probability = torch.stack(
+                [F.softmax(head.fc(feature * f), dim=1) for f in factors], 1
+            )  # (B, T, K)
+            total = entropy(probability.mean(1))
+            made = {
+                'pass_probability': probability,
+                'predictive_entropy': total,
+                # Rounding may leave a difference of nothing below 0.
+                'mutual_information': (total - entropy(probability).mean(1)).clamp(0),
+            }
+            outputs.update({name: made[name] for name in PASS_NAMES if name in names})
+        return outputs

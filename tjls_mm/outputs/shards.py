@@ -1,0 +1,165 @@
+"""Writing the store: every process a shard, process 0 joins them."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tjls_mm.errors import InputError
+from tjls_mm.files import remove_leftovers, write_json, write_text
+from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, array_writer
+
+_COPIED = 1 << 24
+"""Bytes copied at once."""
+
+
+class ShardedStore:
+    """A folder of outputs in the making.
+
+    Finished shards lie in ``parts/`` and are found there after a kill, if they were
+    made of the same. Files are joined one by one and removed from the parts then, so
+    that the disk holds hardly more than one copy; ``index.json`` comes last.
+
+    Args:
+        folder: Of the outputs.
+        image_ids: N ids, sorted.
+        world_size: Number of shards.
+        made_of: What the outputs depend on, as JSON knows it.
+    """
+
+    def __init__(
+        self, folder: Path, image_ids: list[str], world_size: int, made_of: dict
+    ) -> None:
+        self.folder = folder
+        self.image_ids = image_ids
+        self.world_size = world_size
+        self.made_of = made_of
+        self.parts = folder / 'parts'
+
+    def prepare(self) -> list[int] | None:
+        """Make the folder ready; process 0 does it for all.
+
+        Returns:
+            Shards that are there, or None if all is joined.
+        """
+        if _read(self.folder / INDEX_FILE).get('made_of') == self.made_of:
+            shutil.rmtree(self.parts, ignore_errors=True)
+            return None
+        plan = {'made_of': self.made_of, 'shards': self.world_size}
+        plan_file = self.parts / 'plan.json'
+        if _read(plan_file) != plan:
+            # The index first: what is half removed must not be taken for whole.
+            (self.folder / INDEX_FILE).unlink(missing_ok=True)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            write_json(plan_file, plan)
+        remove_leftovers(self.folder)
+        for rank in range(self.world_size):
+            if self._part(rank).exists():
+                remove_leftovers(self._part(rank))
+        return [rank for rank in range(self.world_size) if self._is_done(rank)]
+
+    def _part(self, rank: int) -> Path:
+        return self.parts / f'{rank:05d}_of_{self.world_size:05d}'
+
+    def _mark(self, rank: int) -> Path:
+        return self._part(rank) / 'done.json'
+
+    def _is_done(self, rank: int) -> bool:
+        files = _read(self._mark(rank)).get('files')
+        return files is not None and all(
+            (self._part(rank) / f'{name}.npy').exists()
+            or (self.folder / f'{name}.npy').exists()
+            for name in files
+        )
+
+    def write_shard(
+        self, rank: int, batches: Iterable[Mapping[str, np.ndarray]]
+    ) -> None:
+        """Write one shard, batch after batch; nothing of it is kept in memory.
+
+        Args:
+            rank: Of the shard.
+            batches: File names without suffix to rows.
+        """
+        self._mark(rank).unlink(missing_ok=True)
+        writers = {}
+        with contextlib.ExitStack() as stack:
+            for batch in batches:
+                for name, rows in batch.items():
+                    if name not in writers:
+                        path = self._part(rank) / f'{name}.npy'
+                        writer = array_writer(path, rows.dtype, rows.shape[1:])
+                        writers[name] = stack.enter_context(writer)
+                    writers[name].append(rows)
+        files = {
+            name: [str(w.dtype), [w.rows, *w.row_shape]] for name, w in writers.items()
+        }
+        write_json(self._mark(rank), {'files': files})
+
+    def join(self, names: Iterable[str]) -> None:
+        """Join all shards, process 0.
+
+        Args:
+            names: Of the outputs.
+
+        Raises:
+            InputError: If a shard is not to be seen from here.
+        """
+        shards: dict[str, list] = {}
+        for rank in range(self.world_size):
+            if not self._is_done(rank):
+                raise InputError(
+                    f'{self._mark(rank)}, which process {rank} wrote, is not to be '
+                    'seen by process 0: expected a work dir on a file system that '
+                    'all processes share.'
+                )
+            for name, (dtype, shape) in _read(self._mark(rank))['files'].items():
+                path = self._part(rank) / f'{name}.npy'
+                shards.setdefault(name, []).append((path, dtype, shape))
+        files = {
+            name: [parts[0][1], [sum(p[2][0] for p in parts), *parts[0][2][1:]]]
+            for name, parts in shards.items()
+        }
+        for name, parts in shards.items():
+            self._join_file(name, [path for path, *_ in parts], files[name])
+        write_text(self.folder / IDS_FILE, ''.join(f'{i}\n' for i in self.image_ids))
+        index = {
+            'images': len(self.image_ids),
+            'names': list(names),
+            'list_sha256': self.made_of['list_sha256'],
+            'files': files,
+            'made_of': self.made_of,
+        }
+        write_json(self.folder / INDEX_FILE, index)
+        shutil.rmtree(self.parts)
+
+    def _join_file(self, name: str, parts: list[Path], form: list) -> None:
+        target = self.folder / f'{name}.npy'
+        if len(parts) == 1:
+            if parts[0].exists():  # else a kill came right after
+                parts[0].replace(target)
+            return
+        if target.exists():  # a kill came later than the file was complete
+            return
+        dtype, (_, *row_shape) = form
+        with array_writer(target, dtype, row_shape) as writer:
+            for part in parts:
+                array = np.load(part, mmap_mode='r', allow_pickle=False)
+                step = max(1, _COPIED // max(1, array[:1].nbytes))
+                for start in range(0, len(array), step):
+                    writer.append(array[start : start + step])
+                del array
+        for part in parts:
+            part.unlink()
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
