@@ -1,44 +1,79 @@
-"""Query strategies."""
+"""Query strategies, and what is written of a selection."""
 
+import importlib
 import math
 import random
+import sys
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from tjls_mm.errors import InputError
+from tjls_mm.outputs import Outputs
+from tjls_mm.outputs.discriminator_report import discriminator_report
 from tjls_mm.query import (
-    select_lowest,
-    select_margin,
+    QUERIES,
+    Discriminator,
+    Needs,
+    Random,
+    Selection,
+    check_selection,
+    read_selected,
+    read_selection,
     select_random,
-    select_uncertain,
+    write_selection,
 )
-from tjls_mm.query.pool_outputs import discriminator_report, read_scores, write_scores
-from tjls_mm.registry import QUERIES, build_own
+from tjls_mm.randomness import generator, tie_break
+from tjls_mm.registry import build_own
 
-LOGITS = {'a': 2.0, 'b': -3.0, 'c': 0.1, 'd': -0.5, 'e': -2.2}
+NOTHING = Outputs.from_arrays([], {})
+
+
+def pool_of(logits: dict[str, float]) -> Outputs:
+    ids = sorted(logits)
+    return Outputs.from_arrays(ids, {'logit': np.float32([logits[i] for i in ids])})
+
+
+def pick(strategy, logits: dict[str, float], budget: int, seed: int = 0) -> list[str]:
+    pool = pool_of(logits)
+    answer = strategy.select(pool, NOTHING, budget, seed)
+    rows = check_selection(answer, len(logits), budget, 'x').rows
+    return [pool.image_ids[row] for row in rows]
 
 
 def test_rules():
-    assert select_lowest(LOGITS, 2, 0) == ['b', 'e']
-    assert select_uncertain(LOGITS, 2, 0) == ['c', 'd']
+    logits = {'a': 2.0, 'b': -3.0, 'c': 0.1, 'd': -0.5, 'e': -2.2}
+    assert pick(Discriminator(), logits, 2) == ['b', 'e']
+    assert pick(Discriminator('uncertain'), logits, 2) == ['c', 'd']
     assert expit(-2.2) == pytest.approx(0.1, abs=0.001)
-    assert select_margin(LOGITS, 2, 0) == ['e', 'b']
-    assert select_margin(LOGITS, 1, 0, margin=0.88) == ['a']
+    assert pick(Discriminator('margin'), logits, 2) == ['e', 'b']
+    assert pick(Discriminator('margin', margin=0.88), logits, 1) == ['a']
 
 
-@pytest.mark.parametrize('rule', [select_lowest, select_margin, select_uncertain])
-def test_order_of_the_input_does_not_matter(rule):
-    logits = {f'{i}': round(math.sin(i), 1) for i in range(200)}  # many ties
-    shuffled = list(logits.items())
-    random.Random(0).shuffle(shuffled)
-    assert rule(logits, 50, 7) == rule(dict(shuffled), 50, 7)
+RULES = {
+    'lowest': lambda logit: logit,
+    'margin': lambda logit: abs(float(expit(logit)) - 0.1),
+    'uncertain': abs,
+}
+
+
+@pytest.mark.parametrize('rule', RULES)
+@pytest.mark.parametrize('digits', [0, 1, 7])
+def test_picks_are_those_of_one_sort_over_all_images(rule, digits):
+    rng = np.random.default_rng(digits)
+    ids = [f'{i % 7}/{i}' for i in range(500)]
+    values = np.float32(rng.normal(size=500).round(digits))
+    logits = dict(zip(ids, map(float, values), strict=True))
+    key = RULES[rule]
+    ranked = sorted(ids, key=lambda i: (key(logits[i]), tie_break(i, 5), i))
+    for budget in (1, 60, 500):
+        assert pick(Discriminator(rule), logits, budget, 5) == ranked[:budget]
 
 
 def test_ties_follow_the_seed_and_not_the_id():
     logits = dict.fromkeys((f'{c}/{i}' for c in 'abcd' for i in range(25)), 0.0)
-    one, two = select_lowest(logits, 20, 1), select_lowest(logits, 20, 2)
+    one, two = (pick(Discriminator(), logits, 20, seed) for seed in (1, 2))
     assert one != two
     assert len({i[0] for i in one}) == 4, 'a plain sort would pick class a'
 
@@ -46,18 +81,17 @@ def test_ties_follow_the_seed_and_not_the_id():
 def test_logits_rank_where_probabilities_saturate():
     logits = {'a': 60.0, 'b': 50.0, 'c': 55.0}
     assert expit(60.0) == expit(50.0) == 1
-    assert select_lowest(logits, 3, 0) == ['b', 'c', 'a']
-    assert select_uncertain(logits, 3, 0) == ['b', 'c', 'a']
+    for rule in ('lowest', 'uncertain'):
+        assert pick(Discriminator(rule), logits, 3) == ['b', 'c', 'a']
 
 
-@pytest.mark.parametrize('rule', [select_lowest, select_margin, select_uncertain])
-def test_bad_input_is_refused(rule):
-    with pytest.raises(ValueError, match='budget must be 1 to 5'):
-        rule(LOGITS, 6, 0)
-    with pytest.raises(ValueError, match='budget must be 1 to 5'):
-        rule(LOGITS, 0, 0)
-    with pytest.raises(ValueError, match="logit of 'x' is nan"):
-        rule({**LOGITS, 'x': math.nan}, 2, 0)
+def test_bad_settings_and_logits_are_refused():
+    with pytest.raises(InputError, match='rule must be one of'):
+        Discriminator('highest')
+    with pytest.raises(InputError, match='margin'):
+        Discriminator('margin', margin=1)
+    with pytest.raises(ValueError, match="key of 'b' is nan"):
+        pick(Discriminator(), {'a': 0.0, 'b': math.nan}, 1)
 
 
 def test_random_is_uniform_without_replacement():
@@ -67,50 +101,169 @@ def test_random_is_uniform_without_replacement():
     counts = np.array([sum(i in p for p in picks) for i in ids])
     assert abs(counts - 500).max() < 100
     assert select_random(reversed(ids), 5, 3) == picks[3]
+    assert pick(Random(), dict.fromkeys(ids, 0.0), 5, 3) == picks[3]
+    rows = generator(3, 'random').choice(20, 5, replace=False)
+    assert picks[3] == [sorted(ids)[row] for row in rows]
+    for budget in (0, 21):
+        with pytest.raises(ValueError, match='budget must be 1 to 20'):
+            select_random(ids, budget, 0)
 
 
-def test_registered_strategies_say_what_they_need():
-    pool = {k: {'logit': v} for k, v in LOGITS.items()}
-    for name, needs in [
-        ('random', ()),
-        ('lowest', ('logit',)),
-        ('margin', ('logit',)),
-        ('uncertain', ('logit',)),
-    ]:
-        strategy = build_own(QUERIES, dict(type=name))
-        assert strategy.needs == needs
-        assert len(set(strategy.select(pool, 3, 0))) == 3
+def test_strategies_are_built_from_configs_and_say_what_they_need():
+    built = build_own(QUERIES, dict(type='tjls_mm.Discriminator', rule='margin'))
+    assert built.needs == Needs(pool=('logit',)) and built.margin == 0.1
+    assert build_own(QUERIES, dict(type='Random')).needs == Needs()
 
 
-def test_scores_keep_every_bit(tmp_path):
+# What a user writes into a file of their own; the documentation shows this text.
+STRATEGY = '''
+import numpy as np
+from tjls_mm.query import QUERIES, Needs, QueryStrategy
+
+
+@QUERIES.register_module()
+class FarFromLabelled(QueryStrategy):
+    """Images whose features are farthest from the labelled images' mean."""
+
+    needs = Needs(pool=('feature',), labelled=('feature',))
+
+    def select(self, pool, labelled, budget, seed):
+        centre = labelled['feature'].mean(0)
+        distance = np.linalg.norm(pool['feature'] - centre, axis=1)
+        return pool.smallest(-distance, budget, seed)
+'''
+
+
+def test_a_strategy_in_a_file_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / 'far_from_labelled.py').write_text(STRATEGY)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module('far_from_labelled')
+    try:
+        strategy = build_own(QUERIES, dict(type='FarFromLabelled'))
+    finally:
+        QUERIES.module_dict.pop('FarFromLabelled')
+        sys.modules.pop('far_from_labelled')
+    features = np.float32([[0, 0], [9, 9], [1, 0], [-5, 0]])
+    pool = Outputs.from_arrays(list('abcd'), {'feature': features})
+    labelled = Outputs.from_arrays(['x'], {'feature': np.float32([[1, 1]])})
+    rows = strategy.select(pool, labelled, 3, 0)
+    assert check_selection(rows, 4, 3, 'far').rows.tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize(
+    'answer, message',
+    [
+        ([0, 1], '2 rows, 2 different ones: expected 3'),
+        ([0, 1, 1], '3 rows, 2 different ones'),
+        ([0, 1, 5], 'among them 5'),
+        ([0, 1, -1], 'among them -1'),
+        ([0.0, 1.0, 2.0], 'integers of one axis'),
+        ([[0], [1], [2]], 'integers of one axis'),
+        (['a', 'b', 'c'], 'integers of one axis'),
+        ([True, True, True], 'integers of one axis'),
+        (None, 'integers of one axis'),
+        ([[0], [1, 2]], 'integers of one axis'),
+        (Selection([0, 1, 2], {'s': np.zeros(4)}), "column 's' of shape"),
+        (Selection([0, 1, 2], {'s': np.array(list('abcde'))}), "column 's'"),
+    ],
+)
+def test_what_is_no_selection_is_refused(answer, message):
+    with pytest.raises(InputError, match=message) as error:
+        check_selection(answer, 5, 3, 'tjls_mm.Mine')
+    assert "'tjls_mm.Mine'" in str(error.value)
+
+
+def test_a_selection_is_written_picks_first(tmp_path):
+    ids = ['a,1', 'b"x"', 'c', 'd/é', 'e\r']
+    logit = np.float32([0.1, 1e-20, -3, 4, 123456.789])
+    pool = Outputs.from_arrays(ids, {'logit': logit, 'feature': np.zeros((5, 2))})
+    score = np.array([1, np.nan, 1 / 3, 0, 1])
+    write_selection(tmp_path / 's.csv', pool, [3, 0], {'score': score})
+    text = (tmp_path / 's.csv').read_text(encoding='utf-8')
+    assert text.startswith('image_id,rank,logit,score\nd/é,1,4,0\n"a,1",2,')
+    assert read_selected(tmp_path / 's.csv') == ['d/é', 'a,1']
+    back, columns = read_selection(tmp_path / 's.csv')
+    assert back == ['d/é', 'a,1', 'b"x"', 'c', 'e\r']
+    order = [ids.index(i) for i in back]
+    assert np.array_equal(np.float32(columns['logit']), logit[order])
+    np.testing.assert_allclose(columns['score'], score[order], rtol=1e-8)
+    assert np.array_equal(columns['rank'], [1, 2] + [np.nan] * 3, equal_nan=True)
+
+
+def test_scores_without_picks_are_written_too(tmp_path):
+    pool = pool_of({'a': 1.0, 'b': 2.0})
+    write_selection(tmp_path / 's.csv', pool, [], {})
+    assert read_selected(tmp_path / 's.csv') == []
+    assert read_selection(tmp_path / 's.csv')[0] == ['a', 'b']
+
+
+def test_scores_keep_every_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr('tjls_mm.query.selection._LINES', 64)
     logits = np.random.default_rng(0).normal(size=500).astype(np.float32)
-    ids = [f'x/{i}' for i in range(500)]
-    write_scores(tmp_path / 's.csv', ids, logits)
-    back = read_scores(tmp_path / 's.csv')
-    assert np.array_equal(np.float32([back[i] for i in ids]), logits)
-    assert list(back) == sorted(ids)
+    ids = [f'x/{i:03d}' for i in range(500)]
+    pool = Outputs.from_arrays(ids, {'logit': logits})
+    rows = random.Random(0).sample(range(500), 100)
+    write_selection(tmp_path / 's.csv', pool, rows, {})
+    back, columns = read_selection(tmp_path / 's.csv')
+    assert back[:100] == [ids[row] for row in rows] == read_selected(tmp_path / 's.csv')
+    assert back[100:] == sorted(set(ids) - set(back[:100]))
+    order = [ids.index(i) for i in back]
+    assert np.array_equal(np.float32(columns['logit']), logits[order])
 
 
 @pytest.mark.parametrize(
     'text, message',
     [
-        ('id,score\n', 'expected columns'),
-        ('image_id,logit,score\na,x,0.5\n', 'line 2'),
-        ('image_id,logit,score\na,1,0.5\na,1,0.5\n', 'line 3'),
+        (None, 'does not exist'),
+        ('', 'is empty'),
+        ('id,score\n', 'line 1: expected columns'),
+        ('image_id,rank,logit\na,1,x\n', 'line 2'),
+        ('image_id,rank,logit\na,1,1\nb,2\n', 'line 3'),
+        ('image_id,rank,logit\na,2,1\n', 'line 2'),
     ],
 )
-def test_spoiled_scores_are_refused(tmp_path, text, message):
-    (tmp_path / 's.csv').write_text(text)
+def test_a_spoiled_selection_is_refused(tmp_path, text, message):
+    path = tmp_path / 's.csv'
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_scores(tmp_path / 's.csv')
+        read_selected(path)
+        read_selection(path)
 
 
-def test_report_tells_seen_from_unseen_pool_images():
-    labelled = np.array([1.0, 2.0])
-    pool = np.array([-1.0, -2.0, 3.0, 4.0])
-    report = discriminator_report(labelled, pool, np.array([1, 1, 0, 0], bool))
-    assert report['auc_trained_on'] == 1 and report['auc_unseen'] == 0
-    assert report['auc'] == 0.5
+def test_report_asks_held_out_against_unseen_images():
+    held_out, labelled = np.float32([1, 2]), np.float32([9, 9, 9])
+    pool = np.float32([-1, -2, 3, 4, 1])
+    seen = np.array([1, 1, 0, 0, 0], bool)
+    report = discriminator_report(held_out, labelled, pool, seen)
+    # Of 2 x 3 pairs, 2 over 1 is won and 1 over 1 is a tie.
+    assert report['auc'] == pytest.approx(1.5 / 6)
+    assert report['auc_trained_on'] == 1
+    assert (report['n_held_out'], report['n_unseen']) == (2, 3)
+    assert (report['n_labelled_trained_on'], report['n_pool_trained_on']) == (3, 2)
+    assert report['auc_chance_error'] == pytest.approx(math.sqrt(6 / 72))
+    by_hand = -np.log(expit([1.0, 2])).mean() - np.log(expit([-3.0, -4, -1])).mean()
+    assert report['loss'] == pytest.approx(by_hand / 2)
     assert report['p_min'] < report['p_median'] < report['p_max']
-    alone = discriminator_report(labelled, pool, np.ones(4, bool))
-    assert alone['auc_unseen'] is None
+
+
+def test_error_of_the_auc_at_chance_is_its_deviation():
+    rng = np.random.default_rng(0)
+    reports = [
+        discriminator_report(
+            rng.normal(size=7), np.zeros(0), rng.normal(size=30), np.zeros(30, bool)
+        )
+        for _ in range(2000)
+    ]
+    aucs = [report['auc'] for report in reports]
+    assert np.std(aucs) == pytest.approx(reports[0]['auc_chance_error'], rel=0.08)
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_side_without_images_has_no_figure():
+    none, some = np.zeros(0, np.float32), np.float32([1, 2])
+    report = discriminator_report(none, some, some, np.array([True, True]))
+    assert report['auc'] is report['auc_chance_error'] is report['loss'] is None
+    assert report['auc_trained_on'] == 0.5
+    report = discriminator_report(some, none, none, np.zeros(0, bool))
+    assert report['auc_trained_on'] is report['p_min'] is None

@@ -124,20 +124,22 @@ def gather_outputs(
         )
     rank, world_size = get_dist_info()
 
-    def prepare() -> tuple[ShardedStore, list[int] | None]:
-        made_of = {
-            'list_sha256': file_hash(list_file),
-            'weights': fingerprint(model),
-            'names': names,
-            'passes': passes,
-            'dropout': dropout if passes else None,
-            'seed': seed if passes else None,
-            'batch_size': batch_size,
-        }
-        store = ShardedStore(folder, image_ids, world_size, made_of)
-        return store, store.prepare()
+    store = ShardedStore(folder, image_ids, world_size)
 
-    store, done = on_main_process(prepare)
+    def prepare() -> list[int] | None:
+        return store.prepare(
+            {
+                'list_sha256': file_hash(list_file),
+                'weights': fingerprint(model),
+                'names': names,
+                'passes': passes,
+                'dropout': dropout if passes else None,
+                'seed': seed if passes else None,
+                'batch_size': batch_size,
+            }
+        )
+
+    done = on_main_process(prepare)
     batches = FixedShapeBatches(order, batch_size, rank, world_size)
 
     def read() -> Iterator[dict[str, np.ndarray]]:
@@ -155,24 +157,25 @@ def gather_outputs(
             data = model.data_preprocessor(batch, False)
             yield flatten(reader.read(model, data, names, masks), len(rows))
 
-    if done is not None:
+    def write_shard() -> None:
         if rank not in done:
-            on_every_process(_in_eval_mode, model, store.write_shard, rank, read)
-        else:
-            on_every_process(int)
+            _in_eval_mode(model, store.write_shard, rank, read())
+
+    if done is not None:
+        on_every_process(write_shard)
         on_main_process(store.join, names)
     return Outputs.open(folder)
 
 
 @torch.no_grad()
-def _in_eval_mode(model: torch.nn.Module, write, rank: int, read) -> None:
+def _in_eval_mode(model: torch.nn.Module, work, *args) -> None:
     # One by one: a part that stands still in training must stand still after.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     device = next(model.parameters()).device.type
     try:
         with torch.autocast(device, enabled=False):
-            write(rank, read())
+            work(*args)
     finally:
         for module, training in modes:
             module.training = training

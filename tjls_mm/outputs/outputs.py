@@ -116,10 +116,9 @@ class Boxes:
         # converts.
         width = values.itemsize * max(1, int(np.prod(values.shape[1:])))
         step = max(1, _BLOCK // width)
-        blocks = np.searchsorted(
-            self.offsets[filled], np.arange(0, len(values), step), 'left'
-        )
-        for first, last in zip(blocks, [*blocks[1:], len(filled)], strict=True):
+        starts = np.arange(0, len(values), step)
+        blocks = np.searchsorted(self.offsets[filled], [*starts, len(values)])
+        for first, last in zip(blocks, blocks[1:], strict=False):
             rows = filled[first:last]
             if not len(rows):
                 continue
@@ -185,14 +184,14 @@ class Outputs(Mapping):
         folder = Path(folder)
         with _readable(folder / INDEX_FILE) as path:
             index = json.loads(path.read_text(encoding='utf-8'))
-            count, files = index['images'], index['files']
-            names, expected = index['names'], index['list_sha256']
+            files, names = index['files'], index['names']
+            expected, ids_hash = index['list_sha256'], index['ids_sha256']
         if list_file is not None and file_hash(list_file) != expected:
             raise _spoiled(folder, f'are of other images than {list_file}')
         with _readable(folder / IDS_FILE) as path:
+            if file_hash(path) != ids_hash:
+                raise ValueError('its content is not what was written')
             ids = split_lines(path.read_text(encoding='utf-8'))
-            if len(ids) != count:
-                raise ValueError(f'{len(ids)} ids, expected {count}')
         arrays = {}
         for name, (dtype, shape) in files.items():
             with _readable(folder / f'{name}.npy') as path:

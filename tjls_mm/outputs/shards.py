@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tjls_mm.errors import InputError
-from tjls_mm.files import remove_leftovers, write_json, write_text
+from tjls_mm.files import file_hash, remove_leftovers, write_json, write_text
 from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, array_writer
 
 _COPIED = 1 << 24
@@ -27,24 +27,25 @@ class ShardedStore:
         folder: Of the outputs.
         image_ids: N ids, sorted.
         world_size: Number of shards.
-        made_of: What the outputs depend on, as JSON knows it.
     """
 
-    def __init__(
-        self, folder: Path, image_ids: list[str], world_size: int, made_of: dict
-    ) -> None:
+    def __init__(self, folder: Path, image_ids: list[str], world_size: int) -> None:
         self.folder = folder
         self.image_ids = image_ids
         self.world_size = world_size
-        self.made_of = made_of
         self.parts = folder / 'parts'
 
-    def prepare(self) -> list[int] | None:
+    def prepare(self, made_of: dict) -> list[int] | None:
         """Make the folder ready; process 0 does it for all.
+
+        Args:
+            made_of: What the outputs depend on, as JSON knows it; ``list_sha256``
+                is part of it.
 
         Returns:
             Shards that are there, or None if all is joined.
         """
+        self.made_of = made_of
         if _read(self.folder / INDEX_FILE).get('made_of') == self.made_of:
             shutil.rmtree(self.parts, ignore_errors=True)
             return None
@@ -130,6 +131,7 @@ class ShardedStore:
         index = {
             'images': len(self.image_ids),
             'names': list(names),
+            'ids_sha256': file_hash(self.folder / IDS_FILE),
             'list_sha256': self.made_of['list_sha256'],
             'files': files,
             'made_of': self.made_of,

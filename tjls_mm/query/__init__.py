@@ -1,13 +1,23 @@
-"""Query strategies: pure functions from pool outputs to a ranked selection."""
+"""Query strategies: pure functions from pool outputs to a selection."""
 
-from .discriminator import select_lowest, select_margin, select_uncertain
-from .random import select_random
-from .strategy import QueryStrategy
+from tjls_mm.outputs.vocabulary import Needs
+from tjls_mm.registry import QUERIES
+
+from .discriminator import Discriminator
+from .random import Random, select_random
+from .selection import check_selection, read_selected, read_selection, write_selection
+from .strategy import QueryStrategy, Selection
 
 __all__ = [
+    'QUERIES',
+    'Discriminator',
+    'Needs',
     'QueryStrategy',
-    'select_lowest',
-    'select_margin',
+    'Random',
+    'Selection',
+    'check_selection',
+    'read_selected',
+    'read_selection',
     'select_random',
-    'select_uncertain',
+    'write_selection',
 ]

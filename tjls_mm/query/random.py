@@ -1,8 +1,10 @@
 """Random selection, the control of every comparison."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from tjls_mm.query.pool_outputs import check_selection
+import numpy as np
+
+from tjls_mm.outputs.outputs import Outputs
 from tjls_mm.query.strategy import QueryStrategy
 from tjls_mm.randomness import generator
 from tjls_mm.registry import QUERIES
@@ -12,8 +14,8 @@ def select_random(image_ids: Iterable[str], budget: int, seed: int) -> list[str]
     """Pick uniformly without replacement.
 
     Args:
-        image_ids: The pool, in any order.
-        budget: How many ids to return, 1 to the size of the pool.
+        image_ids: In any order.
+        budget: How many ids to return, 1 to as many as there are.
         seed: Decides the picks.
 
     Returns:
@@ -23,15 +25,21 @@ def select_random(image_ids: Iterable[str], budget: int, seed: int) -> list[str]
         ValueError: If the budget does not fit.
     """
     ordered = sorted(image_ids)
-    check_selection(dict.fromkeys(ordered), budget)
-    rows = generator(seed, 'random').choice(len(ordered), budget, replace=False)
-    return [ordered[row] for row in rows]
+    return [ordered[row] for row in _draw(len(ordered), budget, seed)]
 
 
-@QUERIES.register_module(name='random')
-class RandomQuery(QueryStrategy):
-    """Uniform without replacement; needs no scoring."""
+def _draw(count: int, budget: int, seed: int) -> np.ndarray:
+    if not 1 <= budget <= count:
+        raise ValueError(f'budget must be 1 to {count} (images), got {budget}')
+    return generator(seed, 'random').choice(count, budget, replace=False)
 
-    def select(self, pool: Mapping, budget: int, seed: int) -> list[str]:
-        """See ``select_random``."""
-        return select_random(pool, budget, seed)
+
+@QUERIES.register_module()
+class Random(QueryStrategy):
+    """Uniform without replacement; needs nothing of the pool."""
+
+    def select(
+        self, pool: Outputs, labelled: Outputs, budget: int, seed: int
+    ) -> np.ndarray:
+        """Rows in drawn order."""
+        return _draw(len(pool.image_ids), budget, seed)

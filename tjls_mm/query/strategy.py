@@ -2,33 +2,54 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tjls_mm.outputs.outputs import Outputs
+from tjls_mm.outputs.vocabulary import Needs
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy chose, and why.
+
+    Attributes:
+        rows: Of the pool, first choice first, (budget,), int.
+        columns: Name to a score of every pool image, (N,), for ``selection.csv``;
+            NaN where an image has none.
+    """
+
+    rows: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class QueryStrategy(ABC):
     """Choose which pool images to label next.
 
-    A strategy is pure: it sees outputs keyed by image_id and a seed, no files, no
-    model, no annotations.
+    A strategy is pure: it sees outputs by name and a seed, no files, no model, no
+    annotations. Rows of all arrays are in the order of the sorted image_ids.
 
     Attributes:
-        needs: Names of the outputs it wants of every pool image (see
-            ``JointLearner.pool_outputs``; at present ``logit``); empty if none,
-            then the pool is not scored.
+        needs: Outputs that it wants of pool and labelled images (see
+            ``tjls_mm.outputs.VOCABULARY``), of this instance: a constructor may set
+            it.
     """
 
-    needs: tuple[str, ...] = ()
+    needs = Needs()
 
     @abstractmethod
     def select(
-        self, pool: Mapping[str, Mapping[str, float]], budget: int, seed: int
-    ) -> list[str]:
+        self, pool: Outputs, labelled: Outputs, budget: int, seed: int
+    ) -> np.ndarray | Selection:
         """Rank and pick.
 
         Args:
-            pool: image_id to its outputs by name.
-            budget: How many ids to return.
+            pool: Outputs of the N pool images, those of ``needs.pool`` at least.
+            labelled: Outputs of the labelled images; none if it needs none of them.
+            budget: How many rows to return, 1 to N.
             seed: Decides what is random and orders equals.
 
         Returns:
-            image_ids, first choice first.
+            Rows of the pool, first choice first, or a ``Selection``.
         """

@@ -1,0 +1,183 @@
+"""What was selected: checking it, writing and reading it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tjls_mm.errors import InputError
+from tjls_mm.files import atomic_path
+from tjls_mm.outputs.outputs import Outputs
+from tjls_mm.query.strategy import Selection
+
+HEADER = ['image_id', 'rank']
+_LINES = 100_000
+"""Lines that are put together at once."""
+
+
+def check_selection(answer, n_images: int, budget: int, strategy: str) -> Selection:
+    """Refuse what cannot be a selection.
+
+    Args:
+        answer: What a strategy returned.
+        n_images: In the pool.
+        budget: Rows that were asked for.
+        strategy: Its name, for the message.
+
+    Returns:
+        The answer, its rows as int64.
+
+    Raises:
+        InputError: If it is not ``budget`` different rows of the pool, or a column is
+            not one number per image.
+    """
+    selection = answer if isinstance(answer, Selection) else Selection(answer)
+    try:
+        rows = np.asarray(selection.rows)
+        fits = rows.ndim == 1 and (rows.dtype.kind in 'iu' or not rows.size)
+    except ValueError:
+        rows, fits = None, False
+    if not fits:
+        raise InputError(
+            f'The query strategy {strategy!r} returned {str(selection.rows)[:80]!r}: '
+            'expected rows of the pool, an array of integers of one axis.'
+        )
+    outside = rows[(rows < 0) | (rows >= n_images)]
+    unique = len(np.unique(rows))
+    if len(rows) != budget or len(outside) or unique != len(rows):
+        found = f'{len(rows)} rows, {unique} different ones'
+        found += f', among them {outside[0]}' if len(outside) else ''
+        raise InputError(
+            f'The query strategy {strategy!r} returned {found}: expected {budget} '
+            f'different rows of the pool, 0 to {n_images - 1}.'
+        )
+    columns = {name: np.asarray(c) for name, c in selection.columns.items()}
+    for name, column in columns.items():
+        if column.shape != (n_images,) or column.dtype.kind not in 'biuf':
+            raise InputError(
+                f'The query strategy {strategy!r} returned the column {name!r} of '
+                f'shape {column.shape} and type {column.dtype}: expected a number for '
+                f'each of the {n_images} pool images.'
+            )
+    return Selection(rows.astype(np.int64), columns)
+
+
+def write_selection(
+    path: str | Path,
+    pool: Outputs,
+    rows: Sequence[int],
+    columns: Mapping[str, np.ndarray],
+) -> None:
+    """Write ``image_id,rank`` and scores of every pool image atomically.
+
+    Picks come first in their order, ranks from 1; then the others by id.
+
+    Args:
+        path: Of the file.
+        pool: Its outputs of one number per image become columns too.
+        rows: Picks, first choice first; may be empty.
+        columns: Name to (N,). Floats are written with nine digits, which keep every
+            bit of float32; NaN is left empty.
+    """
+    ids = pool.image_ids
+    singles = {name: pool[name] for name in pool if getattr(pool[name], 'ndim', 0) == 1}
+    columns = {**singles, **columns}
+    picked = np.asarray(rows, dtype=np.int64)
+    rest = np.ones(len(ids), bool)
+    rest[picked] = False
+    order = np.concatenate([picked, np.flatnonzero(rest)])
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, 'w', encoding='utf-8', newline='') as file,
+    ):
+        csv.writer(file, lineterminator='\n').writerow([*HEADER, *columns])
+        for start in range(0, len(order), _LINES):
+            block = order[start : start + _LINES]
+            ranks = [
+                str(rank) if rank <= len(picked) else ''
+                for rank in range(start + 1, start + 1 + len(block))
+            ]
+            names = [_quoted(ids[row]) for row in block.tolist()]
+            fields = [_digits(column[block]) for column in columns.values()]
+            lines = map(','.join, zip(names, ranks, *fields, strict=True))
+            file.write('\n'.join(lines) + '\n')
+
+
+def _quoted(text: str) -> str:
+    if ',' in text or '"' in text or '\r' in text:
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _digits(values: np.ndarray) -> list[str]:
+    if values.dtype.kind != 'f':
+        return [str(int(value)) for value in values.tolist()]
+    return ['' if v != v else f'{v:.9g}' for v in values.tolist()]
+
+
+def read_selection(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """What ``write_selection`` wrote.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        image_ids in the order of the file, and by name the columns, (N,), float64,
+        ``rank`` among them; NaN where a field is empty.
+
+    Raises:
+        InputError: If the file is missing or spoiled.
+    """
+    ids, names, numbers = [], [], []
+    for number, row in _rows(path):
+        if number == 1:
+            names = row[1:]
+            continue
+        ids.append(row[0])
+        try:
+            numbers.append([float(field or 'nan') for field in row[1:]])
+        except ValueError:
+            raise _spoiled(path, number, row) from None
+    table = np.array(numbers).reshape(len(ids), len(names))
+    return ids, dict(zip(names, table.T, strict=True))
+
+
+def read_selected(path: str | Path) -> list[str]:
+    """Picks of a file of ``write_selection``, first choice first.
+
+    Raises:
+        InputError: If the file is missing or spoiled.
+    """
+    picks = []
+    for number, row in islice(_rows(path), 1, None):
+        if not row[1]:
+            break
+        if row[1] != str(number - 1):
+            raise _spoiled(path, number, row)
+        picks.append(row[0])
+    return picks
+
+
+def _rows(path: str | Path):
+    """Line numbers and fields, the header first."""
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            width = None
+            for number, row in enumerate(csv.reader(file), 1):
+                if number == 1 and row[:2] != HEADER or len(row) != (width or len(row)):
+                    raise _spoiled(path, number, row)
+                width = len(row)
+                yield number, row
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist.') from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f'{path} is no table of a selection: {error}.') from None
+    if width is None:
+        raise InputError(f'{path} is empty: expected columns {HEADER}.')
+
+
+def _spoiled(path: str | Path, number: int, row: list[str]) -> InputError:
+    expected = 'columns image_id,rank' if number == 1 else 'an image_id and numbers'
+    return InputError(f'{path}, line {number}: expected {expected}, found {row}.')
