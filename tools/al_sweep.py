@@ -130,7 +130,8 @@ def read_variant(folder: Path, name, trial, on_top: Mapping) -> Config:
         raise InputError(f'expected dict(config=FILE, options={{...}}), got {trial!r}')
     cfg = read_config(str(folder / str(given['config'])))
     for options in (given['options'], on_top):
-        problems = [p for k, v in options.items() for p in _problems(cfg, str(k), v)]
+        now = cfg.to_dict()
+        problems = [p for k, v in options.items() for p in _problems(now, str(k), v)]
         raise_first([', '.join(problems)] if problems else ())
         try:  # merging takes _delete_ out of the options themselves
             cfg.merge_from_dict(copy.deepcopy(dict(options)))
@@ -156,7 +157,7 @@ def _problems(part, dotted: str, value, above: str = '') -> Iterator[str]:
     elif key not in part:
         # read_settings knows the keys of the latter, those at their default too.
         is_open = 'type' in part or above in ('active_learning', 'method')
-        near = difflib.get_close_matches(key, part, 1, 0.9 if is_open else 0.6)
+        near = difflib.get_close_matches(key, part, 1, 0.85 if is_open else 0.6)
         if near or rest or not is_open:
             hint = f'; did you mean {near[0]!r}?' if near else ''
             yield f'the config has no {where}{hint}'
@@ -212,11 +213,8 @@ def run_sweep(args: argparse.Namespace) -> int:
         with contextlib.suppress(InputError):  # raised at the end
             write_table(title, trials)
     if failures:
-        print(
-            *failures,
-            f'{len(failures)} failed: the same command tries again.',
-            sep='\n',
-        )
+        failures.append(f'{len(failures)} failed: the same command tries again.')
+        print(*failures, sep='\n', flush=True)
     if not args.dry_run:
         write_table(title, trials, show=True)
     return int(bool(failures))
