@@ -129,9 +129,8 @@ def old_keys(cfg: Config) -> Iterator[str]:
         name = kind.removeprefix('tjls_mm.')
         if name in INSERTED and kind.startswith('tjls_mm.'):
             yield (
-                f'{where} is {kind!r}, which the loop puts in by itself: remove it, and '
-                "write the plain learner (type='SSDHead' or 'LinearClsHead') with a "
-                'method.'
+                f'{where} is {kind!r}, which the loop puts in by itself: remove it, '
+                "and write the plain learner, e.g. type='SSDHead', with a method."
             )
 
 

@@ -249,10 +249,10 @@ class Stage:
             return False
         strangers = sorted(set(answered) - set(selected))
         if strangers or len(set(answered)) < len(answered):
+            whom = repr(strangers[0]) if strangers else 'an image twice'
             raise InputError(
-                f'{type(self.plan.annotator).__name__} answered for '
-                f'{strangers[0] if strangers else "an image twice"!r}: expected some of '
-                f'the {len(selected)} images of {folder.selected}, each once.'
+                f'{type(self.plan.annotator).__name__} answered for {whom}: expected '
+                f'some of the {len(selected)} images of {folder.selected}, each once.'
             )
         counts = source.count_labels(answered)
         write_json(

@@ -41,7 +41,8 @@ def gather_stage(
         TrainingDiverged: If an output is not finite.
     """
     started = time.perf_counter()
-    has_logit = 'logit' in find_reader(model).provides(model)
+    reader = find_reader(model)
+    has_logit = reader is not None and 'logit' in reader.provides(model)
     shared = dict(
         batch_size=score.batch_size,
         num_workers=score.get('num_workers', 0),
