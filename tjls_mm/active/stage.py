@@ -183,7 +183,8 @@ class Stage:
         with self._runner_of_weights() as runner:
             model = getattr(runner.model, 'module', runner.model)
             score, seed = self.config.score_dataloader, deriver.gather_seed(self.number)
-            gather_stage(model, self.folder, score, deriver.needs, seed)
+            folder = self.folder
+            gather_stage(model, folder, folder, score, deriver.needs, seed)
 
     def _is_gathered(self) -> bool:
         # Whoever selected needs them no more; they may be gone.

@@ -249,6 +249,7 @@ class StageDeriver:
             own.append(
                 dict(
                     type='tjls_mm.PoolScoringHook',
+                    lists=_path(stage.folder.path),
                     needs=dict(
                         pool=list(self.needs.pool),
                         labelled=list(self.needs.labelled),
