@@ -197,7 +197,8 @@ class Stage:
 
     def _is_selected(self) -> bool:
         folder = self.folder
-        return (folder.selected if self.budget else folder.selection).exists()
+        mark = folder.selected if self.budget else folder.selection
+        return not self.inputs.n_pool or mark.exists()
 
     def _select(self) -> None:
         started = time.perf_counter()
