@@ -86,9 +86,18 @@ def section_problems(cfg: Config) -> Iterator[str]:
                 f'{name}.batch_sampler: the loop decides which images make up a batch. '
                 'Remove it.'
             )
+        yield from _number_problems(name, loader)
+    yield from _number_problems('score_dataloader', cfg.get('score_dataloader') or {})
     seed = (cfg.get('randomness') or {}).get('seed')
     if type(seed) is not int or seed < 0:
         yield f'randomness.seed must be an integer >= 0, got {seed!r}.'
+
+
+def _number_problems(name: str, loader: Mapping) -> Iterator[str]:
+    for key, least in (('batch_size', 1), ('num_workers', 0)):
+        value = loader.get(key, least)
+        if type(value) is not int or value < least:
+            yield f'{name}.{key} must be an integer of {least} or more, got {value!r}.'
 
 
 def _list_if(condition: bool) -> tuple:
