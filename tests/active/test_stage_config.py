@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from tjls_mm.active.budgets import image_count, plan_budgets
+from tjls_mm.active.budgets import expand_budgets, fit_budgets, image_count
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.stage_config import StageInputs
 from tjls_mm.errors import InputError
@@ -12,21 +12,22 @@ from tjls_mm.stage_folder import StageFolder
 
 
 def test_budgets():
-    assert plan_budgets(100, 10, 20, 3) == [20, 20]
-    assert plan_budgets(100, 10, 0.05, 3) == [5, 5]
-    assert plan_budgets(100, 10, [1, 2], 3) == [1, 2]
-    assert plan_budgets(45, 10, 20, 3, allow_short_stage=True) == [20, 15]
-    assert plan_budgets(100, 100, 1, 1) == []
+    assert expand_budgets(100, 20, 3) == [20, 20]
+    assert expand_budgets(100, 0.05, 3) == [5, 5]
+    assert expand_budgets(100, [1, 2], 3) == [1, 2]
+    assert expand_budgets(100, 1, 1) == []
+    assert fit_budgets(45, 10, [20, 20], allow_short_stage=True) == [20, 15]
+    assert fit_budgets(48, 14, [34], done=1) == [34]
     assert image_count(1.0, 50, 'initial') == 50
 
 
 def test_too_many_stages_says_how_many_fit():
     with pytest.raises(InputError, match='2 stages fit, or 3 with a last selection'):
-        plan_budgets(45, 10, 20, 3)
+        fit_budgets(45, 10, [20, 20])
     with pytest.raises(InputError, match='2 stages fit. Lower'):
-        plan_budgets(30, 10, 20, 4, allow_short_stage=True)
+        fit_budgets(30, 10, [20, 20, 20], allow_short_stage=True)
     with pytest.raises(InputError, match='lists 3 budgets; 3 stages'):
-        plan_budgets(100, 10, [1, 2, 3], 3)
+        expand_budgets(100, [1, 2, 3], 3)
     for bad in (0, -1, 1.5, True, 'x'):
         with pytest.raises(InputError, match='positive number of images'):
             image_count(bad, 100, 'budget')
