@@ -3,17 +3,21 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from tjls_mm.errors import InputError
-from tjls_mm.files import file_hash, remove_leftovers, write_json, write_text
-from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, array_writer
+from tjls_mm.files import atomic_path, file_hash, remove_leftovers, write_json
+from tjls_mm.image_ids import write_image_ids
+from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, blocks
 
-_COPIED = 1 << 24
-"""Bytes copied at once."""
+_HEADER = 256
+"""Bytes of a .npy header whose number of rows is filled in at the end."""
 
 
 class ShardedStore:
@@ -46,22 +50,20 @@ class ShardedStore:
             Shards that are there, or None if all is joined.
         """
         self.made_of = made_of
-        if _read(self.folder / INDEX_FILE).get('made_of') == self.made_of:
+        if _read(self.folder / INDEX_FILE).get('made_of') == made_of:
             shutil.rmtree(self.parts, ignore_errors=True)
             return None
-        plan = {'made_of': self.made_of, 'shards': self.world_size}
-        plan_file = self.parts / 'plan.json'
-        if _read(plan_file) != plan:
+        plan = {'made_of': made_of, 'shards': self.world_size}
+        if _read(self.parts / 'plan.json') != plan:
             # The index first: what is half removed must not be taken for whole.
             (self.folder / INDEX_FILE).unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
-            write_json(plan_file, plan)
-        remove_leftovers(self.folder)
-        for rank in range(self.world_size):
-            if self._part(rank).exists():
-                remove_leftovers(self._part(rank))
-        return [rank for rank in range(self.world_size) if self._is_done(rank)]
+            write_json(self.parts / 'plan.json', plan)
+        ranks = range(self.world_size)
+        for folder in (self.folder, *map(self._part, ranks)):
+            remove_leftovers(folder)
+        return [rank for rank in ranks if self._is_done(rank)]
 
     def _part(self, rank: int) -> Path:
         return self.parts / f'{rank:05d}_of_{self.world_size:05d}'
@@ -110,7 +112,7 @@ class ShardedStore:
         Raises:
             InputError: If a shard is not to be seen from here.
         """
-        shards: dict[str, list] = {}
+        files, parts = {}, {}
         for rank in range(self.world_size):
             if not self._is_done(rank):
                 raise InputError(
@@ -119,15 +121,12 @@ class ShardedStore:
                     'all processes share.'
                 )
             for name, (dtype, shape) in _read(self._mark(rank))['files'].items():
-                path = self._part(rank) / f'{name}.npy'
-                shards.setdefault(name, []).append((path, dtype, shape))
-        files = {
-            name: [parts[0][1], [sum(p[2][0] for p in parts), *parts[0][2][1:]]]
-            for name, parts in shards.items()
-        }
-        for name, parts in shards.items():
-            self._join_file(name, [path for path, *_ in parts], files[name])
-        write_text(self.folder / IDS_FILE, ''.join(f'{i}\n' for i in self.image_ids))
+                _, whole = files.setdefault(name, [dtype, [0, *shape[1:]]])
+                whole[0] += shape[0]
+                parts.setdefault(name, []).append(self._part(rank) / f'{name}.npy')
+        for name, form in files.items():
+            self._join_file(name, parts[name], form)
+        write_image_ids(self.folder / IDS_FILE, self.image_ids)
         index = {
             'images': len(self.image_ids),
             'names': list(names),
@@ -150,13 +149,52 @@ class ShardedStore:
         dtype, (_, *row_shape) = form
         with array_writer(target, dtype, row_shape) as writer:
             for part in parts:
-                array = np.load(part, mmap_mode='r', allow_pickle=False)
-                step = max(1, _COPIED // max(1, array[:1].nbytes))
-                for start in range(0, len(array), step):
-                    writer.append(array[start : start + step])
-                del array
+                for _, rows in blocks(np.load(part, mmap_mode='r')):
+                    writer.append(rows)
         for part in parts:
             part.unlink()
+
+
+@dataclass
+class ArrayWriter:
+    """Appends rows to a .npy file whose number of rows is not known yet."""
+
+    file: BinaryIO
+    dtype: np.dtype
+    row_shape: tuple[int, ...]
+    rows: int = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows, (n, *row_shape).
+
+        Raises:
+            ValueError: If they are of another type or shape.
+        """
+        found, expected = (rows.dtype, rows.shape[1:]), (self.dtype, self.row_shape)
+        if found != expected:
+            raise ValueError(f'rows of {found}, expected {expected}')
+        self.file.write(np.ascontiguousarray(rows).data)
+        self.rows += len(rows)
+
+    def write_header(self) -> None:
+        """Write it with the number of rows so far, at the start of the file."""
+        # The format of version 1.0; NumPy's own writer chooses the length itself.
+        shape = (self.rows, *self.row_shape)
+        text = repr({'descr': self.dtype.str, 'fortran_order': False, 'shape': shape})
+        length = _HEADER - 10
+        self.file.seek(0)
+        self.file.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', length))
+        self.file.write(text.ljust(length - 1).encode('latin1') + b'\n')
+
+
+@contextlib.contextmanager
+def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[ArrayWriter]:
+    """A writer of a file that is there once it is complete."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        writer = ArrayWriter(file, np.dtype(dtype), tuple(row_shape))
+        writer.write_header()
+        yield writer
+        writer.write_header()
 
 
 def _read(path: Path) -> dict:
