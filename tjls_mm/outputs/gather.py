@@ -159,15 +159,7 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 def flatten(outputs: dict, n_images: int) -> dict[str, np.ndarray]:
-    """Outputs of a batch as rows of files.
-
-    Args:
-        outputs: Of ``PoolReader.read``.
-        n_images: Images in front that count; the others fill the batch up.
-
-    Returns:
-        File names without suffix to arrays.
-    """
+    """Rows of files of a batch, of the first ``n_images``; the others fill it up."""
     flat = {}
     for name, value in outputs.items():
         value = value[:n_images]

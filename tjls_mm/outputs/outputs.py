@@ -185,16 +185,14 @@ class Outputs(Mapping):
         arrays = {}
         for name, (dtype, shape) in files.items():
             with _readable(folder / f'{name}.npy') as path:
-                array = np.load(path, mmap_mode='r', allow_pickle=False)
-                if (str(array.dtype), list(array.shape)) != (dtype, shape):
-                    raise ValueError(
-                        f'{array.dtype} {array.shape}, expected {dtype} {shape}'
-                    )
-            arrays[name] = array
+                arrays[name] = np.load(path, mmap_mode='r')
+                found = [str(arrays[name].dtype), list(arrays[name].shape)]
+                if found != [dtype, shape]:
+                    raise ValueError(f'{found}, expected {[dtype, shape]}')
         with _readable(folder / INDEX_FILE):
-            return cls(
-                ids, {n: _boxes(arrays) if n == 'boxes' else arrays[n] for n in names}
-            )
+            if 'boxes' in names:
+                arrays['boxes'] = _boxes(arrays)
+            return cls(ids, {name: arrays[name] for name in names})
 
     def __getitem__(self, name: str):
         if name not in self._arrays:
@@ -216,8 +214,7 @@ class Outputs(Mapping):
         Args:
             key: (N,); its negative for the largest.
             budget: How many, 1 to N.
-            seed: Orders equals, by a hash of their image_id: a plain id would order
-                by class folder.
+            seed: Orders equals, by a hash of their image_id.
 
         Returns:
             (budget,), smallest first.
@@ -232,10 +229,8 @@ class Outputs(Mapping):
             raise ValueError(f'budget must be 1 to {n_images} (images), got {budget}')
         bad = np.flatnonzero(~np.isfinite(key))
         if len(bad):
-            row = bad[0]
-            raise ValueError(
-                f'the key of {self.image_ids[row]!r} is {key[row]}, expected a number'
-            )
+            image_id, found = self.image_ids[bad[0]], key[bad[0]]
+            raise ValueError(f'the key of {image_id!r} is {found}, expected a number')
         rows = np.flatnonzero(key <= np.partition(key, budget - 1)[budget - 1])
         _, place, count = np.unique(key[rows], return_inverse=True, return_counts=True)
         tied = count[place] > 1

@@ -21,30 +21,22 @@ _HEADER = 256
 
 
 class ShardedStore:
-    """A folder of outputs in the making.
+    """A folder of outputs in the making, a shard per process.
 
     Finished shards lie in ``parts/`` and are found there after a kill, if they were
     made of the same. Files are joined one by one and removed from the parts then, so
     that the disk holds hardly more than one copy; ``index.json`` comes last.
-
-    Args:
-        folder: Of the outputs.
-        image_ids: N ids, sorted.
-        world_size: Number of shards.
     """
 
     def __init__(self, folder: Path, image_ids: list[str], world_size: int) -> None:
-        self.folder = folder
-        self.image_ids = image_ids
-        self.world_size = world_size
+        self.folder, self.image_ids, self.world_size = folder, image_ids, world_size
         self.parts = folder / 'parts'
 
     def prepare(self, made_of: dict) -> list[int] | None:
         """Make the folder ready; process 0 does it for all.
 
         Args:
-            made_of: What the outputs depend on, as JSON knows it; ``list_sha256``
-                is part of it.
+            made_of: What the outputs depend on, for JSON, with ``list_sha256``.
 
         Returns:
             Shards that are there, or None if all is joined.
@@ -84,9 +76,7 @@ class ShardedStore:
     ) -> None:
         """Write one shard, batch after batch; nothing of it is kept in memory.
 
-        Args:
-            rank: Of the shard.
-            batches: File names without suffix to rows.
+        A batch maps file names without suffix to rows.
         """
         self._mark(rank).unlink(missing_ok=True)
         writers = {}
@@ -98,16 +88,11 @@ class ShardedStore:
                         writer = array_writer(path, rows.dtype, rows.shape[1:])
                         writers[name] = stack.enter_context(writer)
                     writers[name].append(rows)
-        files = {
-            name: [str(w.dtype), [w.rows, *w.row_shape]] for name, w in writers.items()
-        }
-        write_json(self._mark(rank), {'files': files})
+        forms = {n: [str(w.dtype), [w.rows, *w.row_shape]] for n, w in writers.items()}
+        write_json(self._mark(rank), {'files': forms})
 
     def join(self, names: Iterable[str]) -> None:
-        """Join all shards, process 0.
-
-        Args:
-            names: Of the outputs.
+        """Join all shards to outputs of these names, process 0.
 
         Raises:
             InputError: If a shard is not to be seen from here.
@@ -116,9 +101,8 @@ class ShardedStore:
         for rank in range(self.world_size):
             if not self._is_done(rank):
                 raise InputError(
-                    f'{self._mark(rank)}, which process {rank} wrote, is not to be '
-                    'seen by process 0: expected a work dir on a file system that '
-                    'all processes share.'
+                    f'Process 0 does not see {self._mark(rank)} of process {rank}: '
+                    'expected a work dir on a file system that all processes share.'
                 )
             for name, (dtype, shape) in _read(self._mark(rank))['files'].items():
                 _, whole = files.setdefault(name, [dtype, [0, *shape[1:]]])

@@ -38,11 +38,9 @@ class DropoutMasks:
         Returns:
             (T, B, F): 0, or 1 / (1 - dropout), which keeps the mean.
         """
-        shape = self.passes, width
-        draws = [
-            generator(self.seed, 'passes', i).random(shape) for i in self.image_ids
-        ]
-        kept = torch.from_numpy(np.stack(draws, axis=1) >= self.dropout)
+        own = (generator(self.seed, 'passes', i) for i in self.image_ids)
+        draws = np.stack([rng.random((self.passes, width)) for rng in own], axis=1)
+        kept = torch.from_numpy(draws >= self.dropout)
         return kept.to(device).float() / (1 - self.dropout)
 
 
@@ -95,9 +93,8 @@ class PoolReader(ABC):
         if name in VOCABULARY:
             return self.other_family(name)
         return (
-            f'{name!r} is none of {", ".join(VOCABULARY)}; to have it, write a branch '
-            f'with provides = ({name!r},) and add it with '
-            "method.branches=dict(NAME=dict(type='...'))"
+            f'{name!r} is none of {", ".join(VOCABULARY)}; write a branch with '
+            f"provides = ({name!r},) and add method.branches=dict(NAME=dict(type='...'))"
         )
 
     @abstractmethod

@@ -8,15 +8,10 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from tjls_mm.outputs.readers.base import (
-    DropoutMasks,
-    PoolReader,
-    branch_names,
-    entropy,
-    read_branches,
-)
 from tjls_mm.outputs.vocabulary import PASS_NAMES
 from tjls_mm.registry import POOL_READERS
+
+from .base import DropoutMasks, PoolReader, branch_names, entropy, read_branches
 
 
 @POOL_READERS.register_module()

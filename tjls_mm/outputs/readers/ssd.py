@@ -11,14 +11,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from tjls_mm.errors import TrainingDiverged
-from tjls_mm.outputs.readers.base import (
-    DropoutMasks,
-    PoolReader,
-    branch_names,
-    entropy,
-    read_branches,
-)
 from tjls_mm.registry import POOL_READERS
+
+from .base import DropoutMasks, PoolReader, branch_names, entropy, read_branches
 
 ENTROPIES = ('predictive_entropy', 'mutual_information')
 
@@ -48,7 +43,7 @@ class SSDReader(PoolReader):
     def read(
         self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
     ) -> dict[str, Tensor | list]:
-        head, samples = model.bbox_head, data['data_samples']
+        head = model.bbox_head
         maps = model.extract_feat(data['inputs'])
         outputs = {}
         if 'feature' in names:
@@ -64,7 +59,7 @@ class SSDReader(PoolReader):
             outputs.update(read_branches(head, inputs, names))
         if with_boxes:
             _refuse_non_finite(conf, masks.image_ids)
-            metas = [sample.metainfo for sample in samples]
+            metas = [sample.metainfo for sample in data['data_samples']]
             with class_rows(head):
                 boxes = head.predict_by_feat(
                     conf, deltas, batch_img_metas=metas, rescale=True
@@ -84,9 +79,8 @@ def _refuse_non_finite(conf: Sequence[Tensor], image_ids: Sequence[str]) -> None
         if not fine.all():
             image_id = image_ids[int((~fine).nonzero()[0, 0])]
             raise TrainingDiverged(
-                f'class logits of {image_id!r} are not finite: the weights cannot be '
-                'used. Begin again in another --work-dir, with a lower '
-                'optim_wrapper.optimizer.lr.'
+                f'class logits of {image_id!r} are not finite: begin again in another '
+                '--work-dir, with a lower optim_wrapper.optimizer.lr.'
             )
 
 
