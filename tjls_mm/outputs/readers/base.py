@@ -93,8 +93,8 @@ class PoolReader(ABC):
         if name in VOCABULARY:
             return self.other_family(name)
         return (
-            f'{name!r} is none of {", ".join(VOCABULARY)}; write a branch with provides '
-            f"= ({name!r},) and add method.branches=dict(NAME=dict(type='...'))"
+            f'{name!r} is none of {", ".join(VOCABULARY)}; write a branch with '
+            f"provides = ({name!r},), in method.branches=dict(NAME=dict(type='...'))"
         )
 
     @abstractmethod
