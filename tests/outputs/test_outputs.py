@@ -10,6 +10,7 @@ from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.outputs import VOCABULARY, Boxes, Needs, Outputs, check_finite
 from tjls_mm.outputs.shards import ShardedStore
+from tjls_mm.query import write_selection
 from tjls_mm.randomness import tie_break
 
 
@@ -119,6 +120,18 @@ def test_outputs_are_refused_unless_sorted_and_complete():
     with pytest.raises(KeyError, match='not gathered'):
         Outputs.from_arrays(['a'], {})['logit']
     assert 'logit' not in Outputs.from_arrays(['a'], {})
+
+
+def test_no_images_have_no_outputs(tmp_path):
+    nothing = Outputs.from_arrays([], {})
+    assert nothing.image_ids == [] and list(nothing) == [] and not nothing
+    check_finite(nothing, 'pool images')
+    logit = Outputs.from_arrays([], {'logit': np.zeros(0, np.float32)})
+    check_finite(logit, 'pool images')
+    write_selection(tmp_path / 's.csv', logit, [], {})
+    assert (tmp_path / 's.csv').read_text() == 'image_id,rank,logit\n'
+    with pytest.raises(ValueError, match='budget'):
+        nothing.smallest(np.zeros(0), 1, 0)
 
 
 def batches(ids, boxes, rows, size=2):

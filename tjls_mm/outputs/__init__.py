@@ -6,15 +6,8 @@ Only ``gather_outputs`` and the readers need torch.
 from .outputs import Boxes, ImageBoxes, Outputs, check_finite
 from .vocabulary import VOCABULARY, Needs
 
-__all__ = [
-    'VOCABULARY',
-    'Boxes',
-    'ImageBoxes',
-    'Needs',
-    'Outputs',
-    'check_finite',
-    'gather_outputs',
-]
+__all__ = ['VOCABULARY', 'Boxes', 'ImageBoxes', 'Needs', 'Outputs', 'check_finite']
+__all__ += ['gather_outputs']
 
 
 def __getattr__(name: str):

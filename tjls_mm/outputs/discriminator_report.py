@@ -8,10 +8,7 @@ from scipy.stats import rankdata
 
 
 def discriminator_report(
-    held_out: np.ndarray,
-    labelled: np.ndarray,
-    pool: np.ndarray,
-    trained_on: np.ndarray,
+    held_out: np.ndarray, labelled: np.ndarray, pool: np.ndarray, trained_on: np.ndarray
 ) -> dict[str, float | int | None]:
     """What the discriminator has learned, in eval mode.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,45 +17,26 @@ from tjls_mm.files import file_hash
 from tjls_mm.outputs.outputs import BOX_COUNT, Outputs
 from tjls_mm.outputs.readers import DropoutMasks, find_reader
 from tjls_mm.outputs.shards import ShardedStore
-from tjls_mm.outputs.vocabulary import PASS_NAMES
+from tjls_mm.outputs.vocabulary import BOX_FIELDS, PASS_NAMES
 from tjls_mm.processes import on_every_process, on_main_process
 from tjls_mm.progress import progress
 
 
-class FixedShapeBatches:
-    """Batches of one size over one of several contiguous blocks of rows.
+def fixed_shape_batches(
+    n_images: int, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[list[int]]:
+    """Rows of every batch of one process, all batches of one size.
 
-    The last batch of all is filled up with its last image: a convolution may round
+    Each process has a contiguous block of rows; blocks differ by one batch at most.
+    The last batch of all is filled up with its last row: a convolution may round
     otherwise in a batch of another shape.
-
-    Args:
-        order: Position in the data set of every row.
-        batch_size: Images per batch.
-        rank: Of this process.
-        world_size: Number of processes; blocks differ by one batch at most.
     """
-
-    def __init__(
-        self, order: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.order = order
-        self.batch_size = batch_size
-        count = -(-len(order) // batch_size)
-        first, last = (count * r // world_size for r in (rank, rank + 1))
-        self.starts = range(first * batch_size, last * batch_size, batch_size)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def rows(self) -> Iterator[range]:
-        """Rows of each batch, without those that only fill it up."""
-        for start in self.starts:
-            yield range(start, min(start + self.batch_size, len(self.order)))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for rows in self.rows():
-            filling = self.batch_size - len(rows)
-            yield [self.order[row] for row in (*rows, *[rows[-1]] * filling)]
+    count = -(-n_images // batch_size)
+    first, last = (count * r // world_size for r in (rank, rank + 1))
+    return [
+        [min(batch * batch_size + i, n_images - 1) for i in range(batch_size)]
+        for batch in range(first, last)
+    ]
 
 
 def gather_outputs(
@@ -74,17 +56,16 @@ def gather_outputs(
     """Outputs of a learner for every image of a data set, on all processes.
 
     They are computed in eval mode, without gradients and outside autocast. Every
-    process writes the shard of its block of images, process 0 joins them. What is in
-    the folder already, of the same weights, images, names and number of processes, is
-    not computed again.
+    process writes the shard of its images, process 0 joins them. What is in the folder
+    of the same weights, images, names and number of processes is not computed again.
 
     Args:
-        model: Learner, not wrapped, with the weights to use; its mode is left as it
-            was.
-        dataset: Images through the test pipeline; ``get_data_info(i)`` says
-            ``image_id``. Their order does not matter.
+        model: Learner, not wrapped; its mode is left as it was.
+        dataset: Images through the test pipeline, in any order;
+            ``get_data_info(i)`` says ``image_id``.
         folder: Where to write, one for all processes; what else is in it goes.
-        names: Outputs to gather (see ``vocabulary``).
+        names: Outputs to gather (see ``vocabulary``); ``box_feature`` brings
+            ``boxes`` along.
         list_file: Of the images; the outputs belong to it from then on.
         batch_size: Images per forward pass; every pass has exactly as many.
         passes: Stochastic passes of the head, for the names that they make.
@@ -94,7 +75,7 @@ def gather_outputs(
         description: Shown before the progress bar.
 
     Returns:
-        The outputs, memory-mapped. ``box_feature`` brings ``boxes`` along.
+        The outputs, memory-mapped.
 
     Raises:
         InputError: If the learner cannot provide a name, or files cannot be written.
@@ -123,88 +104,72 @@ def gather_outputs(
             'at least one, and each once.'
         )
     rank, world_size = get_dist_info()
-
     store = ShardedStore(folder, image_ids, world_size)
 
     def prepare() -> list[int] | None:
-        return store.prepare(
-            {
-                'list_sha256': file_hash(list_file),
-                'weights': fingerprint(model),
-                'names': names,
-                'passes': passes,
-                'dropout': dropout if passes else None,
-                'seed': seed if passes else None,
-                'batch_size': batch_size,
-            }
-        )
-
-    done = on_main_process(prepare)
-    batches = FixedShapeBatches(order, batch_size, rank, world_size)
+        made_of = {
+            'list_sha256': file_hash(list_file),
+            'weights': fingerprint(model),
+            'names': names,
+            'passes': passes,
+            'dropout': dropout if passes else None,
+            'seed': seed if passes else None,
+            'batch_size': batch_size,
+        }
+        return store.prepare(made_of)
 
     def read() -> Iterator[dict[str, np.ndarray]]:
+        batches = fixed_shape_batches(len(ids), batch_size, rank, world_size)
         loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=[[order[row] for row in rows] for rows in batches],
             num_workers=num_workers,
             collate_fn=pseudo_collate,
         )
         shown = progress(loader, description, len(batches))
-        for batch, rows in zip(shown, batches.rows(), strict=True):
-            own = [image_ids[row] for row in rows]
-            own += own[-1:] * (batch_size - len(own))
-            masks = DropoutMasks(own, passes, dropout, seed)
+        for batch, rows in zip(shown, batches, strict=True):
+            masks = DropoutMasks([image_ids[r] for r in rows], passes, dropout, seed)
             data = model.data_preprocessor(batch, False)
-            yield flatten(reader.read(model, data, names, masks), len(rows))
+            yield flatten(reader.read(model, data, names, masks), len(set(rows)))
 
     def write_shard() -> None:
         if rank not in done:
-            _in_eval_mode(model, store.write_shard, rank, read())
+            with _evaluating(model):
+                store.write_shard(rank, read())
 
+    done = on_main_process(prepare)
     if done is not None:
         on_every_process(write_shard)
         on_main_process(store.join, names)
     return Outputs.open(folder)
 
 
-@torch.no_grad()
-def _in_eval_mode(model: torch.nn.Module, work, *args) -> None:
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     # One by one: a part that stands still in training must stand still after.
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     device = next(model.parameters()).device.type
     try:
-        with torch.autocast(device, enabled=False):
-            work(*args)
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
     finally:
-        for module, training in modes:
+        for module, training in modes.items():
             module.training = training
 
 
 def flatten(outputs: dict, n_images: int) -> dict[str, np.ndarray]:
-    """Outputs of a batch as rows of files.
-
-    Args:
-        outputs: Of ``PoolReader.read``.
-        n_images: Images in front that count; the others fill the batch up.
-
-    Returns:
-        File names without suffix to arrays.
-    """
+    """Rows of files of a batch, of the first ``n_images``; the others fill it up."""
     flat = {}
     for name, value in outputs.items():
         value = value[:n_images]
         if name == 'boxes':
-            flat[BOX_COUNT] = np.array([len(boxes.scores) for boxes in value], np.int32)
-            for field, key in (
-                ('xyxy', 'bboxes'),
-                ('score', 'scores'),
-                ('label', 'labels'),
-                ('probability', 'probs'),
-            ):
+            flat[BOX_COUNT] = np.array([len(boxes) for boxes in value], np.int32)
+            keys = ('bboxes', 'scores', 'labels', 'probs')
+            for field, key in zip(BOX_FIELDS, keys, strict=True):
+                rows = torch.cat([boxes[key] for boxes in value]).cpu().numpy()
                 dtype = np.int32 if field == 'label' else np.float32
-                rows = torch.cat([getattr(boxes, key) for boxes in value])
-                flat[f'boxes.{field}'] = rows.cpu().numpy().astype(dtype)
+                flat[f'boxes.{field}'] = rows.astype(dtype)
         elif name == 'box_feature':
             flat[name] = torch.cat(value).half().cpu().numpy()
         else:

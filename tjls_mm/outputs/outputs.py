@@ -1,17 +1,17 @@
 """The store: arrays by name whose row i belongs to ``image_ids[i]``."""
 
 import json
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tjls_mm.errors import InputError, TrainingDiverged
-from tjls_mm.files import atomic_path, file_hash
+from tjls_mm.files import file_hash
 from tjls_mm.image_ids import split_lines
 from tjls_mm.outputs.vocabulary import BOX_FIELDS
 from tjls_mm.randomness import tie_break
@@ -22,9 +22,14 @@ BOX_COUNT = 'boxes.count'
 """Boxes per image, (N,); stored in place of offsets, so that shards can be joined."""
 
 _BLOCK = 1 << 24
-"""Bytes that a check reads at once."""
-_HEADER = 256
-"""Bytes of a .npy header whose number of rows is filled in at the end."""
+"""Bytes that are read at once."""
+
+
+def blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of an array that may not fit in memory, each with its first row."""
+    step = max(1, _BLOCK // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        yield start, array[start : start + step]
 
 
 class ImageBoxes(NamedTuple):
@@ -47,10 +52,7 @@ class ImageBoxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of N images, M altogether, as flat arrays.
-
-    ``boxes[i]`` are those of image i. Arrays over all boxes are reduced to numbers
-    per image by ``reduce``.
+    """Boxes of N images, M altogether, as flat arrays; ``boxes[i]`` are of image i.
 
     Attributes:
         offsets: Image i has the rows ``offsets[i]`` to ``offsets[i + 1]``, (N + 1,).
@@ -101,25 +103,19 @@ class Boxes:
             ValueError: If there is not one row per box.
         """
         if len(values) != self.offsets[-1]:
-            raise ValueError(
-                f'{len(values)} rows for {self.offsets[-1]} boxes: expected one each'
-            )
-        ufunc = np.maximum if how == 'max' else np.add
+            raise ValueError(f'{len(values)} rows for {self.offsets[-1]} boxes')
         if how not in ('sum', 'mean', 'max'):
             raise ValueError(f"how={how!r}: expected 'sum', 'mean' or 'max'")
-        count = self.count
+        ufunc = np.maximum if how == 'max' else np.add
         dtype = np.result_type(values.dtype, np.float32)
         reduced = np.full((len(self), *values.shape[1:]), empty, dtype)
-        filled = np.flatnonzero(count)
+        filled = np.flatnonzero(self.count)
         # reduceat takes an empty segment for one of one row; without the empty
         # ones, a segment ends where the next begins. By blocks: it copies what it
         # converts.
-        width = values.itemsize * max(1, int(np.prod(values.shape[1:])))
-        step = max(1, _BLOCK // width)
-        starts = np.arange(0, len(values), step)
-        blocks = np.searchsorted(self.offsets[filled], [*starts, len(values)])
-        for first, last in zip(blocks, blocks[1:], strict=False):
-            rows = filled[first:last]
+        starts = [start for start, _ in blocks(values)]
+        edges = np.searchsorted(self.offsets[filled], starts[1:])
+        for rows in np.split(filled, edges):
             if not len(rows):
                 continue
             start, stop = self.offsets[rows[0]], self.offsets[rows[-1] + 1]
@@ -127,48 +123,42 @@ class Boxes:
             reduced[rows] = ufunc.reduceat(block, self.offsets[rows] - start, axis=0)
         if how == 'mean':
             shape = (-1, *[1] * (values.ndim - 1))
-            reduced[filled] /= count[filled].astype(dtype).reshape(shape)
+            reduced[filled] /= self.count[filled].astype(dtype).reshape(shape)
         return reduced
 
 
 class Outputs(Mapping):
     """A mapping from a name to an array, or to ``Boxes``.
 
-    Row i of an array belongs to ``image_ids[i]``. Names are those of
-    ``vocabulary.VOCABULARY`` and of the learner's branches; which are there is what
-    was asked for. Arrays are not to be written to.
+    Row i of an array belongs to ``image_ids[i]``. Names are those of ``VOCABULARY``
+    and of the learner's branches. Arrays are not to be written to.
 
-    Attributes:
-        image_ids: N ids, sorted.
+    Args:
+        image_ids: N ids, sorted, each once; there may be none.
+        arrays: Name to an array of N rows (``box_feature``: one per box).
+
+    Raises:
+        ValueError: If ids are not sorted, or rows are missing.
     """
 
     def __init__(
         self, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
     ) -> None:
-        self.image_ids = list(image_ids)
+        self.image_ids = ids = list(image_ids)
         self._arrays = dict(arrays)
-
-    @classmethod
-    def from_arrays(
-        cls, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
-    ) -> 'Outputs':
-        """Outputs in memory.
-
-        Args:
-            image_ids: N ids, sorted, each once.
-            arrays: Name to an array of N rows (``box_feature``: one per box).
-
-        Raises:
-            ValueError: If ids are not sorted, or rows are missing.
-        """
-        ids = list(image_ids)
-        if any(a >= b for a, b in zip(ids, ids[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(ids)):
             raise ValueError('image_ids must be sorted, each once')
         for name, array in arrays.items():
             rows = len(arrays['boxes'].score) if name == 'box_feature' else len(ids)
             if len(array) != rows:
                 raise ValueError(f'{name}: {len(array)} rows, expected {rows}')
-        return cls(ids, arrays)
+
+    @classmethod
+    def from_arrays(
+        cls, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
+    ) -> 'Outputs':
+        """Outputs in memory; see the class."""
+        return cls(image_ids, arrays)
 
     @classmethod
     def open(cls, folder: str | Path, list_file: str | Path | None = None) -> 'Outputs':
@@ -195,20 +185,20 @@ class Outputs(Mapping):
         arrays = {}
         for name, (dtype, shape) in files.items():
             with _readable(folder / f'{name}.npy') as path:
-                array = np.load(path, mmap_mode='r', allow_pickle=False)
-                if (str(array.dtype), list(array.shape)) != (dtype, shape):
-                    raise ValueError(
-                        f'{array.dtype} {array.shape}, expected {dtype} {shape}'
-                    )
-            arrays[name] = array
+                arrays[name] = np.load(path, mmap_mode='r')
+                found = [str(arrays[name].dtype), list(arrays[name].shape)]
+                if found != [dtype, shape]:
+                    raise ValueError(f'{found}, expected {[dtype, shape]}')
         with _readable(folder / INDEX_FILE):
-            return cls(ids, _assemble(arrays, names))
+            if 'boxes' in names:
+                arrays['boxes'] = _boxes(arrays)
+            return cls(ids, {name: arrays[name] for name in names})
 
     def __getitem__(self, name: str):
         if name not in self._arrays:
             raise KeyError(
-                f'{name!r} was not gathered, these are: {sorted(self._arrays)}. Name '
-                'it in the needs of the strategy.'
+                f'{name!r} was not gathered: name it in the needs of the strategy. '
+                f'Found {sorted(self._arrays)}.'
             )
         return self._arrays[name]
 
@@ -224,8 +214,7 @@ class Outputs(Mapping):
         Args:
             key: (N,); its negative for the largest.
             budget: How many, 1 to N.
-            seed: Orders equals, by a hash of their image_id: a plain id would order
-                by class folder.
+            seed: Orders equals, by a hash of their image_id.
 
         Returns:
             (budget,), smallest first.
@@ -233,43 +222,31 @@ class Outputs(Mapping):
         Raises:
             ValueError: If the budget does not fit or a key is not finite.
         """
-        key = np.asarray(key)
-        if key.shape != (len(self.image_ids),):
-            raise ValueError(
-                f'key of shape {key.shape}, expected ({len(self.image_ids)},)'
-            )
-        if not 1 <= budget <= len(key):
-            raise ValueError(
-                f'budget must be 1 to {len(key)} (images in the pool), got {budget}'
-            )
-        if not np.isfinite(key).all():
-            row = int(np.flatnonzero(~np.isfinite(key))[0])
-            raise ValueError(
-                f'the key of {self.image_ids[row]!r} is {key[row]}, expected a number'
-            )
+        key, n_images = np.asarray(key), len(self.image_ids)
+        if key.shape != (n_images,):
+            raise ValueError(f'key of shape {key.shape}, expected ({n_images},)')
+        if not 1 <= budget <= n_images:
+            raise ValueError(f'budget must be 1 to {n_images} (images), got {budget}')
+        bad = np.flatnonzero(~np.isfinite(key))
+        if len(bad):
+            image_id, found = self.image_ids[bad[0]], key[bad[0]]
+            raise ValueError(f'the key of {image_id!r} is {found}, expected a number')
         rows = np.flatnonzero(key <= np.partition(key, budget - 1)[budget - 1])
-        rows = rows[np.argsort(key[rows], kind='stable')]
-        equal = key[rows][1:] == key[rows][:-1]
-        tied = np.append(equal, False) | np.insert(equal, 0, False)
+        _, place, count = np.unique(key[rows], return_inverse=True, return_counts=True)
+        tied = count[place] > 1
         # Hashes of a million ids take seconds, and hardly any decides anything.
         hashes = np.zeros(len(rows), np.int64)
         hashes[tied] = [tie_break(self.image_ids[row], seed) for row in rows[tied]]
-        return rows[np.lexsort((rows, hashes, key[rows]))][:budget]
+        return rows[np.lexsort((rows, hashes, place))][:budget]
 
 
-def _assemble(arrays: dict, names: Sequence[str]) -> dict:
-    """Arrays of files to outputs by name."""
-    made = {}
-    for name in names:
-        if name != 'boxes':
-            made[name] = arrays[name]
-            continue
-        offsets = np.concatenate([[0], np.cumsum(arrays[BOX_COUNT], dtype=np.int64)])
-        fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
-        if any(len(field) != offsets[-1] for field in fields.values()):
-            raise ValueError(f'{offsets[-1]} boxes by count, others by their fields')
-        made[name] = Boxes(offsets, **fields, feature=arrays.get('box_feature'))
-    return made
+def _boxes(arrays: dict[str, np.ndarray]) -> Boxes:
+    """Boxes of the arrays of files."""
+    offsets = np.concatenate([[0], np.cumsum(arrays[BOX_COUNT], dtype=np.int64)])
+    fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
+    if any(len(field) != offsets[-1] for field in fields.values()):
+        raise ValueError(f'{offsets[-1]} boxes by count, others by their fields')
+    return Boxes(offsets, **fields, feature=arrays.get('box_feature'))
 
 
 @contextmanager
@@ -280,9 +257,7 @@ def _readable(path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         raise _spoiled(path.parent, f'lack {path.name}') from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as e:
-        raise _spoiled(
-            path.parent, f'cannot be used, {path.name} is damaged ({e})'
-        ) from e
+        raise _spoiled(path.parent, f'have a damaged {path.name} ({e})') from e
 
 
 def _spoiled(folder: Path, what: str) -> InputError:
@@ -302,94 +277,27 @@ def check_finite(outputs: Outputs, where: str) -> None:
     Raises:
         TrainingDiverged: If a value is not finite; names images.
     """
-    for name in outputs:
-        value, owner = outputs[name], None
+    arrays = []
+    for name, value in outputs.items():
         if isinstance(value, Boxes):
-            arrays = {f'boxes.{field}': getattr(value, field) for field in BOX_FIELDS}
-            owner = value.offsets
+            for field in BOX_FIELDS:
+                arrays.append((f'boxes.{field}', getattr(value, field), value.offsets))
         else:
-            arrays = {name: value}
-            owner = outputs['boxes'].offsets if name == 'box_feature' else None
-        for label, array in arrays.items():
-            rows = _rows_not_finite(array)
-            if not len(rows):
-                continue
-            if owner is not None:
-                rows = np.unique(np.searchsorted(owner, rows, 'right') - 1)
-            ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
-            raise TrainingDiverged(
-                f'{label!r} of {len(rows)} of {len(outputs.image_ids)} {where} is not '
-                f'finite ({ids}{", …" if len(rows) > 3 else ""}): nothing was '
-                'selected. The weights of this stage cannot be used: begin again in '
-                'another --work-dir, with a lower optim_wrapper.optimizer.lr.'
-            )
-
-
-def _rows_not_finite(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != 'f' or not array.size:
-        return np.zeros(0, np.int64)
-    step = max(1, _BLOCK * len(array) // array.nbytes)
-    found = []
-    for start in range(0, len(array), step):
-        bad = ~np.isfinite(array[start : start + step])
-        found.append(np.flatnonzero(bad.reshape(len(bad), -1).any(1)) + start)
-    return np.concatenate(found)
-
-
-class ArrayWriter:
-    """Append rows to a .npy file whose number of rows is not known yet.
-
-    Args:
-        file: Open for writing bytes.
-        dtype: Of the array.
-        row_shape: Of one row.
-    """
-
-    def __init__(self, file, dtype, row_shape: Sequence[int]) -> None:
-        self.file = file
-        self.dtype = np.dtype(dtype)
-        self.row_shape = tuple(row_shape)
-        self.rows = 0
-        self._write_header()
-
-    def append(self, rows: np.ndarray) -> None:
-        """Append rows, (n, *row_shape).
-
-        Raises:
-            ValueError: If they are of another type or shape.
-        """
-        found = rows.dtype, rows.shape[1:]
-        if found != (self.dtype, self.row_shape):
-            raise ValueError(
-                f'rows of {found[0]} {found[1]}, expected {self.dtype} {self.row_shape}'
-            )
-        self.file.write(np.ascontiguousarray(rows).data)
-        self.rows += len(rows)
-
-    def close(self) -> None:
-        """Fill in the number of rows."""
-        self.file.seek(0)
-        self._write_header()
-        self.file.flush()
-
-    def _write_header(self) -> None:
-        # The format of version 1.0; NumPy's own writer chooses the length itself.
-        text = repr(
-            {
-                'descr': self.dtype.str,
-                'fortran_order': False,
-                'shape': (self.rows, *self.row_shape),
-            }
+            per_box = name == 'box_feature'
+            arrays.append((name, value, outputs['boxes'].offsets if per_box else None))
+    for name, array, offsets in arrays:
+        rows = np.zeros(0, np.int64)
+        for start, block in blocks(array):
+            bad = ~np.isfinite(block).reshape(len(block), -1).all(1)
+            rows = np.append(rows, np.flatnonzero(bad) + start)
+        if not len(rows):
+            continue
+        if offsets is not None:
+            rows = np.unique(np.searchsorted(offsets, rows, 'right') - 1)
+        ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
+        raise TrainingDiverged(
+            f'{name!r} of {len(rows)} of {len(outputs.image_ids)} {where} is not '
+            f'finite ({ids}{", …" if len(rows) > 3 else ""}): nothing was selected. '
+            'The weights of this stage cannot be used: begin again in another '
+            '--work-dir, with a lower optim_wrapper.optimizer.lr.'
         )
-        length = _HEADER - 10
-        self.file.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', length))
-        self.file.write(text.ljust(length - 1).encode('latin1') + b'\n')
-
-
-@contextmanager
-def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[ArrayWriter]:
-    """An ``ArrayWriter`` whose file is there once it is complete."""
-    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
-        writer = ArrayWriter(file, dtype, row_shape)
-        yield writer
-        writer.close()

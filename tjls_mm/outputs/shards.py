@@ -3,65 +3,59 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from tjls_mm.errors import InputError
-from tjls_mm.files import file_hash, remove_leftovers, write_json, write_text
-from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, array_writer
+from tjls_mm.files import atomic_path, file_hash, remove_leftovers, write_json
+from tjls_mm.image_ids import write_image_ids
+from tjls_mm.outputs.outputs import IDS_FILE, INDEX_FILE, blocks
 
-_COPIED = 1 << 24
-"""Bytes copied at once."""
+_HEADER = 256
+"""Bytes of a .npy header whose number of rows is filled in at the end."""
 
 
 class ShardedStore:
-    """A folder of outputs in the making.
+    """A folder of outputs in the making, a shard per process.
 
     Finished shards lie in ``parts/`` and are found there after a kill, if they were
     made of the same. Files are joined one by one and removed from the parts then, so
     that the disk holds hardly more than one copy; ``index.json`` comes last.
-
-    Args:
-        folder: Of the outputs.
-        image_ids: N ids, sorted.
-        world_size: Number of shards.
     """
 
     def __init__(self, folder: Path, image_ids: list[str], world_size: int) -> None:
-        self.folder = folder
-        self.image_ids = image_ids
-        self.world_size = world_size
+        self.folder, self.image_ids, self.world_size = folder, image_ids, world_size
         self.parts = folder / 'parts'
 
     def prepare(self, made_of: dict) -> list[int] | None:
         """Make the folder ready; process 0 does it for all.
 
         Args:
-            made_of: What the outputs depend on, as JSON knows it; ``list_sha256``
-                is part of it.
+            made_of: What the outputs depend on, for JSON, with ``list_sha256``.
 
         Returns:
             Shards that are there, or None if all is joined.
         """
         self.made_of = made_of
-        if _read(self.folder / INDEX_FILE).get('made_of') == self.made_of:
+        if _read(self.folder / INDEX_FILE).get('made_of') == made_of:
             shutil.rmtree(self.parts, ignore_errors=True)
             return None
-        plan = {'made_of': self.made_of, 'shards': self.world_size}
-        plan_file = self.parts / 'plan.json'
-        if _read(plan_file) != plan:
+        plan = {'made_of': made_of, 'shards': self.world_size}
+        if _read(self.parts / 'plan.json') != plan:
             # The index first: what is half removed must not be taken for whole.
             (self.folder / INDEX_FILE).unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
-            write_json(plan_file, plan)
-        remove_leftovers(self.folder)
-        for rank in range(self.world_size):
-            if self._part(rank).exists():
-                remove_leftovers(self._part(rank))
-        return [rank for rank in range(self.world_size) if self._is_done(rank)]
+            write_json(self.parts / 'plan.json', plan)
+        ranks = range(self.world_size)
+        for folder in (self.folder, *map(self._part, ranks)):
+            remove_leftovers(folder)
+        return [rank for rank in ranks if self._is_done(rank)]
 
     def _part(self, rank: int) -> Path:
         return self.parts / f'{rank:05d}_of_{self.world_size:05d}'
@@ -82,9 +76,7 @@ class ShardedStore:
     ) -> None:
         """Write one shard, batch after batch; nothing of it is kept in memory.
 
-        Args:
-            rank: Of the shard.
-            batches: File names without suffix to rows.
+        A batch maps file names without suffix to rows.
         """
         self._mark(rank).unlink(missing_ok=True)
         writers = {}
@@ -96,38 +88,29 @@ class ShardedStore:
                         writer = array_writer(path, rows.dtype, rows.shape[1:])
                         writers[name] = stack.enter_context(writer)
                     writers[name].append(rows)
-        files = {
-            name: [str(w.dtype), [w.rows, *w.row_shape]] for name, w in writers.items()
-        }
-        write_json(self._mark(rank), {'files': files})
+        forms = {n: [str(w.dtype), [w.rows, *w.row_shape]] for n, w in writers.items()}
+        write_json(self._mark(rank), {'files': forms})
 
     def join(self, names: Iterable[str]) -> None:
-        """Join all shards, process 0.
-
-        Args:
-            names: Of the outputs.
+        """Join all shards to outputs of these names, process 0.
 
         Raises:
             InputError: If a shard is not to be seen from here.
         """
-        shards: dict[str, list] = {}
+        files, parts = {}, {}
         for rank in range(self.world_size):
             if not self._is_done(rank):
                 raise InputError(
-                    f'{self._mark(rank)}, which process {rank} wrote, is not to be '
-                    'seen by process 0: expected a work dir on a file system that '
-                    'all processes share.'
+                    f'Process 0 does not see {self._mark(rank)} of process {rank}: '
+                    'expected a work dir on a file system that all processes share.'
                 )
             for name, (dtype, shape) in _read(self._mark(rank))['files'].items():
-                path = self._part(rank) / f'{name}.npy'
-                shards.setdefault(name, []).append((path, dtype, shape))
-        files = {
-            name: [parts[0][1], [sum(p[2][0] for p in parts), *parts[0][2][1:]]]
-            for name, parts in shards.items()
-        }
-        for name, parts in shards.items():
-            self._join_file(name, [path for path, *_ in parts], files[name])
-        write_text(self.folder / IDS_FILE, ''.join(f'{i}\n' for i in self.image_ids))
+                _, whole = files.setdefault(name, [dtype, [0, *shape[1:]]])
+                whole[0] += shape[0]
+                parts.setdefault(name, []).append(self._part(rank) / f'{name}.npy')
+        for name, form in files.items():
+            self._join_file(name, parts[name], form)
+        write_image_ids(self.folder / IDS_FILE, self.image_ids)
         index = {
             'images': len(self.image_ids),
             'names': list(names),
@@ -150,13 +133,52 @@ class ShardedStore:
         dtype, (_, *row_shape) = form
         with array_writer(target, dtype, row_shape) as writer:
             for part in parts:
-                array = np.load(part, mmap_mode='r', allow_pickle=False)
-                step = max(1, _COPIED // max(1, array[:1].nbytes))
-                for start in range(0, len(array), step):
-                    writer.append(array[start : start + step])
-                del array
+                for _, rows in blocks(np.load(part, mmap_mode='r')):
+                    writer.append(rows)
         for part in parts:
             part.unlink()
+
+
+@dataclass
+class ArrayWriter:
+    """Appends rows to a .npy file whose number of rows is not known yet."""
+
+    file: BinaryIO
+    dtype: np.dtype
+    row_shape: tuple[int, ...]
+    rows: int = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows, (n, *row_shape).
+
+        Raises:
+            ValueError: If they are of another type or shape.
+        """
+        found, expected = (rows.dtype, rows.shape[1:]), (self.dtype, self.row_shape)
+        if found != expected:
+            raise ValueError(f'rows of {found}, expected {expected}')
+        self.file.write(np.ascontiguousarray(rows).data)
+        self.rows += len(rows)
+
+    def write_header(self) -> None:
+        """Write it with the number of rows so far, at the start of the file."""
+        # The format of version 1.0; NumPy's own writer chooses the length itself.
+        shape = (self.rows, *self.row_shape)
+        text = repr({'descr': self.dtype.str, 'fortran_order': False, 'shape': shape})
+        length = _HEADER - 10
+        self.file.seek(0)
+        self.file.write(b'\x93NUMPY\x01\x00' + struct.pack('<H', length))
+        self.file.write(text.ljust(length - 1).encode('latin1') + b'\n')
+
+
+@contextlib.contextmanager
+def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[ArrayWriter]:
+    """A writer of a file that is there once it is complete."""
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        writer = ArrayWriter(file, np.dtype(dtype), tuple(row_shape))
+        writer.write_header()
+        yield writer
+        writer.write_header()
 
 
 def _read(path: Path) -> dict:

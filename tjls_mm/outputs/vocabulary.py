@@ -1,8 +1,8 @@
 """Every output by name: its shape, type, range and meaning.
 
-``N`` images, ``K`` classes without background, ``F`` features, ``M`` boxes of all
-images together, ``T`` stochastic passes. Row i belongs to ``image_ids[i]``; row m of
-what is per box belongs to box m.
+``N`` images, ``K`` classes without background, ``C`` with the one that there may be,
+``F`` features, ``M`` boxes of all images together, ``T`` stochastic passes. Row i
+belongs to ``image_ids[i]``; row m of what is per box belongs to box m.
 
 A branch of the learner may add names of its own, (N,) or (N, D), floats.
 """
@@ -11,99 +11,35 @@ from dataclasses import dataclass
 
 from tjls_mm.errors import InputError
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One name.
-
-    Attributes:
-        shape: Letters as above.
-        dtype: NumPy's name.
-        range: Of the values, with their unit.
-        meaning: What is stored.
-    """
-
-    shape: tuple[str, ...]
-    dtype: str
-    range: str
-    meaning: str
-
-
 VOCABULARY = {
-    'logit': Entry(
-        ('N',),
-        'float32',
-        'any number',
-        "The discriminator's logit of being labelled; its sigmoid loses digits near "
-        '0 and 1.',
-    ),
-    'probability': Entry(
-        ('N', 'K'),
-        'float32',
-        '[0, 1], a row sums to 1',
-        'Class probabilities of a classifier: its own softmax.',
-    ),
-    'feature': Entry(
-        ('N', 'F'),
-        'float32',
-        'any number, not normalised',
-        'What the class layer of a classifier sees, after global pooling and '
-        'bottleneck; of a detector the mean of each level over its locations, levels '
-        'side by side.',
-    ),
-    'boxes': Entry(
-        ('M',),
-        'Boxes',
-        'see its fields',
-        'Detections after suppression, bit-equal to what the detector predicts, '
-        'highest score first within an image; an image may have none. A prior gives a '
-        'box for each class above the threshold, all with the same class '
-        'probabilities.',
-    ),
-    'box_feature': Entry(
-        ('M', 'F'),
-        'float16',
-        'any number, not normalised',
-        'Mean of a feature map over the area of a box. Levels of SSD differ in width '
-        'and what their channels mean, so that all boxes take the finest one.',
-    ),
-    'pass_probability': Entry(
-        ('N', 'T', 'K'),
-        'float32',
-        '[0, 1], a row of K sums to 1',
-        'Class probabilities of a classifier in each of T passes with dropout on the '
-        'features.',
-    ),
-    'predictive_entropy': Entry(
-        ('N',),
-        'float32',
-        '[0, ln C] nats, C the classes with a background that there may be',
-        'Entropy of the mean class probabilities of T passes; of a detector for each '
-        'prior, and their mean.',
-    ),
-    'mutual_information': Entry(
-        ('N',),
-        'float32',
-        '[0, ln C] nats',
-        'predictive_entropy less the mean entropy of a single pass (BALD); of a '
-        'detector for each prior, and their mean.',
-    ),
+    'logit': '(N,) float32, any number: of being labelled, by the discriminator; its '
+    'sigmoid loses digits near 0 and 1',
+    'probability': "(N, K) float32, [0, 1], a row sums to 1: a classifier's softmax",
+    'feature': '(N, F) float32, any number, not normalised: what the class layer of a '
+    'classifier sees, after global pooling and bottleneck; of a detector the mean of '
+    'each level over its locations, levels side by side',
+    'boxes': 'Boxes, see BOX_FIELDS: detections after suppression, bit-equal to what '
+    'the detector predicts, highest score first within an image, which may have none; '
+    'a prior gives a box for each class above the threshold, all with the same class '
+    'probabilities',
+    'box_feature': '(M, F) float16, any number, not normalised: mean of a feature map '
+    'over the area of a box; levels of SSD differ in width and what their channels '
+    'mean, so that all boxes take the finest one',
+    'pass_probability': '(N, T, K) float32, [0, 1], a row of K sums to 1: class '
+    'probabilities of a classifier in T passes with dropout on the features',
+    'predictive_entropy': '(N,) float32, [0, ln C] nats: entropy of the mean class '
+    'probabilities of T passes; of a detector for each prior, and their mean',
+    'mutual_information': '(N,) float32, [0, ln C] nats: predictive_entropy less the '
+    'mean entropy of a single pass (BALD); of a detector as above',
 }
 
 BOX_FIELDS = {
-    'xyxy': Entry(
-        ('M', '4'), 'float32', 'pixels', 'Corners in the original image, from 0.'
-    ),
-    'score': Entry(('M',), 'float32', '[0, 1]', 'Confidence in the label.'),
-    'label': Entry(('M',), 'int32', '0 to K - 1', 'Class.'),
-    'probability': Entry(
-        ('M', 'K'),
-        'float32',
-        '[0, 1], a row sums to at most 1',
-        'Probabilities of all classes at the prior of the box, without background.',
-    ),
+    'xyxy': '(M, 4) float32, pixels: corners in the original image, from 0',
+    'score': '(M,) float32, [0, 1]: confidence in the label',
+    'label': '(M,) int32, 0 to K - 1: class',
+    'probability': '(M, K) float32, [0, 1], a row sums to at most 1: of all classes at '
+    'the prior of the box, without background',
 }
-"""Fields of ``boxes``."""
 
 PASS_NAMES = ('pass_probability', 'predictive_entropy', 'mutual_information')
 """Names that stochastic passes make."""
@@ -132,14 +68,13 @@ class Needs:
             if isinstance(names, str):
                 raise InputError(f'needs.{part} is a string, expected ({names!r},).')
             object.__setattr__(self, part, tuple(names))
-        names = (*self.pool, *self.labelled)
+        names = [*self.pool, *self.labelled]
         for name in names:
             if not str(name).isidentifier():
                 raise InputError(f'{name!r} is no name of an output: expected a word.')
         stochastic = sorted(set(names) & set(PASS_NAMES))
         if bool(stochastic) != (self.passes > 0):
             raise InputError(
-                f'{stochastic or list(names)} with passes={self.passes}: expected at '
-                f'least 1 stochastic pass for {", ".join(PASS_NAMES)}, and 0 for '
-                'other outputs.'
+                f'{stochastic or names} with passes={self.passes}: expected at least 1 '
+                f'stochastic pass for {", ".join(PASS_NAMES)}, and 0 for others.'
             )

@@ -20,6 +20,7 @@ class Discriminator(QueryStrategy):
         rule: 'lowest': least like the labelled set first. 'margin': smallest
             |P - margin| first. 'uncertain': smallest |P - 0.5| first. All but
             'margin' rank by the logit, which has digits where P is near 0 or 1.
+            Ties go by a seeded hash of the image_id.
         margin: Probability in (0, 1), of the rule 'margin'.
 
     Raises:
@@ -42,18 +43,10 @@ class Discriminator(QueryStrategy):
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
     ) -> Selection:
-        """Rows by the rule; ties by a seeded hash of the image_id.
-
-        Raises:
-            ValueError: If a logit is not finite.
-        """
         # A margin is a difference: float32 would tie what is not equal.
         logit = pool['logit'].astype(np.float64)
         probability = expit(logit)
-        key = {
-            'lowest': logit,
-            'margin': np.abs(probability - self.margin),
-            'uncertain': np.abs(logit),
-        }[self.rule]
-        rows = pool.smallest(key, budget, seed)
+        distance = np.abs(probability - self.margin)
+        key = {'lowest': logit, 'margin': distance, 'uncertain': np.abs(logit)}
+        rows = pool.smallest(key[self.rule], budget, seed)
         return Selection(rows, {'p_labelled': probability})

@@ -14,12 +14,12 @@ def select_random(image_ids: Iterable[str], budget: int, seed: int) -> list[str]
     """Pick uniformly without replacement.
 
     Args:
-        image_ids: In any order.
-        budget: How many ids to return, 1 to as many as there are.
+        image_ids: In any order, which does not matter.
+        budget: How many, 1 to as many as there are.
         seed: Decides the picks.
 
     Returns:
-        image_ids in drawn order; the order of the input does not matter.
+        ``budget`` ids in drawn order.
 
     Raises:
         ValueError: If the budget does not fit.
@@ -41,5 +41,4 @@ class Random(QueryStrategy):
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
     ) -> np.ndarray:
-        """Rows in drawn order."""
         return _draw(len(pool.image_ids), budget, seed)

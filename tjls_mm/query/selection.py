@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ def check_selection(answer, n_images: int, budget: int, strategy: str) -> Select
         InputError: If it is not ``budget`` different rows of the pool, or a column is
             not one number per image.
     """
+    returned = f'The query strategy {strategy!r} returned'
     selection = answer if isinstance(answer, Selection) else Selection(answer)
     try:
         rows = np.asarray(selection.rows)
@@ -41,25 +41,23 @@ def check_selection(answer, n_images: int, budget: int, strategy: str) -> Select
         rows, fits = None, False
     if not fits:
         raise InputError(
-            f'The query strategy {strategy!r} returned {str(selection.rows)[:80]!r}: '
-            'expected rows of the pool, an array of integers of one axis.'
+            f'{returned} {str(selection.rows)[:80]!r}: expected rows of the pool, an '
+            'array of integers of one axis.'
         )
     outside = rows[(rows < 0) | (rows >= n_images)]
     unique = len(np.unique(rows))
     if len(rows) != budget or len(outside) or unique != len(rows):
-        found = f'{len(rows)} rows, {unique} different ones'
-        found += f', among them {outside[0]}' if len(outside) else ''
+        among = f', among them {outside[0]}' if len(outside) else ''
         raise InputError(
-            f'The query strategy {strategy!r} returned {found}: expected {budget} '
-            f'different rows of the pool, 0 to {n_images - 1}.'
+            f'{returned} {len(rows)} rows, {unique} different ones{among}: expected '
+            f'{budget} different rows of the pool, 0 to {n_images - 1}.'
         )
     columns = {name: np.asarray(c) for name, c in selection.columns.items()}
     for name, column in columns.items():
         if column.shape != (n_images,) or column.dtype.kind not in 'biuf':
             raise InputError(
-                f'The query strategy {strategy!r} returned the column {name!r} of '
-                f'shape {column.shape} and type {column.dtype}: expected a number for '
-                f'each of the {n_images} pool images.'
+                f'{returned} the column {name!r} of shape {column.shape} and type '
+                f'{column.dtype}: expected a number for each of {n_images} pool images.'
             )
     return Selection(rows.astype(np.int64), columns)
 
@@ -89,16 +87,14 @@ def write_selection(
     rest[picked] = False
     order = np.concatenate([picked, np.flatnonzero(rest)])
     with (
-        atomic_path(path) as temporary,
-        open(temporary, 'w', encoding='utf-8', newline='') as file,
+        atomic_path(path) as part,
+        open(part, 'w', encoding='utf-8', newline='') as file,
     ):
         csv.writer(file, lineterminator='\n').writerow([*HEADER, *columns])
         for start in range(0, len(order), _LINES):
             block = order[start : start + _LINES]
-            ranks = [
-                str(rank) if rank <= len(picked) else ''
-                for rank in range(start + 1, start + 1 + len(block))
-            ]
+            places = range(start + 1, start + 1 + len(block))
+            ranks = [str(rank) if rank <= len(picked) else '' for rank in places]
             names = [_quoted(ids[row]) for row in block.tolist()]
             fields = [_digits(column[block]) for column in columns.values()]
             lines = map(','.join, zip(names, ranks, *fields, strict=True))
@@ -120,9 +116,6 @@ def _digits(values: np.ndarray) -> list[str]:
 def read_selection(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """What ``write_selection`` wrote.
 
-    Args:
-        path: Of the file.
-
     Returns:
         image_ids in the order of the file, and by name the columns, (N,), float64,
         ``rank`` among them; NaN where a field is empty.
@@ -130,18 +123,32 @@ def read_selection(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
     Raises:
         InputError: If the file is missing or spoiled.
     """
-    ids, names, numbers = [], [], []
-    for number, row in _rows(path):
-        if number == 1:
-            names = row[1:]
-            continue
-        ids.append(row[0])
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            table = list(csv.reader(file))
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist.') from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f'{path} is no table of a selection: {error}.') from None
+    if not table:
+        raise InputError(f'{path} is empty: expected columns {HEADER}.')
+    header, *rows = table
+    if header[:2] != HEADER:
+        raise InputError(f'{path}, line 1: expected columns {HEADER}, found {header}.')
+    numbers = []
+    for rank, row in enumerate(rows, 1):
         try:
             numbers.append([float(field or 'nan') for field in row[1:]])
+            fits = len(row) == len(header) and row[1] in (str(rank), '')
         except ValueError:
-            raise _spoiled(path, number, row) from None
-    table = np.array(numbers).reshape(len(ids), len(names))
-    return ids, dict(zip(names, table.T, strict=True))
+            fits = False
+        if not fits:
+            expected = 'an image_id, its rank and numbers'
+            raise InputError(
+                f'{path}, line {rank + 1}: expected {expected}, found {row}.'
+            )
+    columns = np.array(numbers).reshape(len(rows), len(header) - 1).T
+    return [row[0] for row in rows], dict(zip(header[1:], columns, strict=True))
 
 
 def read_selected(path: str | Path) -> list[str]:
@@ -150,34 +157,5 @@ def read_selected(path: str | Path) -> list[str]:
     Raises:
         InputError: If the file is missing or spoiled.
     """
-    picks = []
-    for number, row in islice(_rows(path), 1, None):
-        if not row[1]:
-            break
-        if row[1] != str(number - 1):
-            raise _spoiled(path, number, row)
-        picks.append(row[0])
-    return picks
-
-
-def _rows(path: str | Path):
-    """Line numbers and fields, the header first."""
-    try:
-        with open(path, newline='', encoding='utf-8') as file:
-            width = None
-            for number, row in enumerate(csv.reader(file), 1):
-                if number == 1 and row[:2] != HEADER or len(row) != (width or len(row)):
-                    raise _spoiled(path, number, row)
-                width = len(row)
-                yield number, row
-    except FileNotFoundError:
-        raise InputError(f'{path} does not exist.') from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f'{path} is no table of a selection: {error}.') from None
-    if width is None:
-        raise InputError(f'{path} is empty: expected columns {HEADER}.')
-
-
-def _spoiled(path: str | Path, number: int, row: list[str]) -> InputError:
-    expected = 'columns image_id,rank' if number == 1 else 'an image_id and numbers'
-    return InputError(f'{path}, line {number}: expected {expected}, found {row}.')
+    ids, columns = read_selection(path)
+    return ids[: np.isfinite(columns['rank']).sum()]

@@ -31,9 +31,8 @@ class QueryStrategy(ABC):
     annotations. Rows of all arrays are in the order of the sorted image_ids.
 
     Attributes:
-        needs: Outputs that it wants of pool and labelled images (see
-            ``tjls_mm.outputs.VOCABULARY``), of this instance: a constructor may set
-            it.
+        needs: Outputs that it wants (see ``tjls_mm.outputs.VOCABULARY``); a
+            constructor may set it.
     """
 
     needs = Needs()

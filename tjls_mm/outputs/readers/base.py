@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tjls_mm.errors import TrainingDiverged
 from tjls_mm.models.branch import BranchInputs, JointLearner
 from tjls_mm.outputs.vocabulary import VOCABULARY
 from tjls_mm.randomness import generator
@@ -19,8 +18,7 @@ from tjls_mm.registry import POOL_READERS
 class DropoutMasks:
     """Dropout of stochastic passes that depends on image and seed alone.
 
-    Not on the batch that an image is in, nor on the order of images, the number of
-    processes or the device.
+    Not on batch, order of images, number of processes or device.
 
     Attributes:
         image_ids: Of the B images of a batch.
@@ -35,32 +33,22 @@ class DropoutMasks:
     seed: int
 
     def draw(self, width: int, device: torch.device) -> Tensor:
-        """Factors of F features.
-
-        Args:
-            width: ``F``.
-            device: Of the result.
+        """Factors of F = ``width`` features.
 
         Returns:
             (T, B, F): 0, or 1 / (1 - dropout), which keeps the mean.
         """
-        kept = np.stack(
-            [
-                generator(self.seed, 'passes', i).random((self.passes, width))
-                >= self.dropout
-                for i in self.image_ids
-            ],
-            axis=1,
-        )
-        return torch.from_numpy(kept).to(device).float() / (1 - self.dropout)
+        own = (generator(self.seed, 'passes', i) for i in self.image_ids)
+        draws = np.stack([rng.random((self.passes, width)) for rng in own], axis=1)
+        kept = torch.from_numpy(draws >= self.dropout)
+        return kept.to(device).float() / (1 - self.dropout)
 
 
 class PoolReader(ABC):
-    """Says of a family of learners what they provide, and reads it.
+    """Says of a family of learners what they provide, and reads it; without state.
 
-    A reader has no state. A learner that no reader fits can do all but provide
-    outputs; another one is registered in POOL_READERS and listed in the config's
-    ``custom_imports``.
+    A learner that no reader fits can do all but provide outputs. A reader of your own
+    is registered in POOL_READERS and listed in the config's ``custom_imports``.
     """
 
     @abstractmethod
@@ -73,11 +61,7 @@ class PoolReader(ABC):
 
     @abstractmethod
     def read(
-        self,
-        model: nn.Module,
-        data: dict,
-        names: Sequence[str],
-        masks: DropoutMasks,
+        self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
     ) -> dict[str, Tensor | list]:
         """Outputs of B images, from one forward pass of the backbone.
 
@@ -97,9 +81,6 @@ class PoolReader(ABC):
     def remedy(self, name: str) -> str:
         """What to write in the config to get an output that is missing.
 
-        Args:
-            name: Of the output.
-
         Returns:
             Half a sentence that goes on from 'this learner does not provide it:'.
         """
@@ -112,9 +93,8 @@ class PoolReader(ABC):
         if name in VOCABULARY:
             return self.other_family(name)
         return (
-            f'{name!r} is none of {", ".join(VOCABULARY)}; anything else is of a '
-            f'branch of your own: write one with provides = ({name!r},) and '
-            "add it with method.branches=dict(NAME=dict(type='...'))"
+            f'{name!r} is none of {", ".join(VOCABULARY)}; write a branch with '
+            f"provides = ({name!r},), in method.branches=dict(NAME=dict(type='...'))"
         )
 
     @abstractmethod
@@ -125,19 +105,14 @@ class PoolReader(ABC):
 def find_reader(model: nn.Module) -> PoolReader | None:
     """The reader of a built model, or None; the one registered last comes first."""
     POOL_READERS.import_from_location()
-    for cls in reversed(POOL_READERS.module_dict.values()):
-        reader = cls()
-        if reader.fits(model):
-            return reader
-    return None
+    readers = (cls() for cls in reversed(POOL_READERS.module_dict.values()))
+    return next((reader for reader in readers if reader.fits(model)), None)
 
 
 def branch_names(head: nn.Module) -> tuple[str, ...]:
     """Outputs that the branches of a head provide."""
-    if not isinstance(head, JointLearner):
-        return ()
-    provided = [name for b in head.branches.values() for name in b.provides]
-    return tuple(dict.fromkeys(provided))
+    branches = head.branches.values() if isinstance(head, JointLearner) else ()
+    return tuple(dict.fromkeys(name for b in branches for name in b.provides))
 
 
 def read_branches(
@@ -155,22 +130,3 @@ def read_branches(
 def entropy(probability: Tensor) -> Tensor:
     """Entropy over the last axis, in nats."""
     return torch.special.entr(probability).sum(-1)
-
-
-def refuse_non_finite(
-    logits: Sequence[Tensor], image_ids: Sequence[str], what: str
-) -> None:
-    """Refuse logits that suppression and thresholds would make nothing of.
-
-    Raises:
-        TrainingDiverged: If one is not finite; names an image.
-    """
-    for level in logits:
-        fine = torch.isfinite(level).flatten(1).all(1)
-        if not fine.all():
-            row = int((~fine).nonzero()[0, 0])
-            raise TrainingDiverged(
-                f'{what} of {image_ids[row]!r} are not finite: the weights cannot be '
-                'used. Begin again in another --work-dir, with a lower '
-                'optim_wrapper.optimizer.lr.'
-            )

@@ -8,15 +8,10 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from tjls_mm.outputs.readers.base import (
-    DropoutMasks,
-    PoolReader,
-    branch_names,
-    entropy,
-    read_branches,
-)
 from tjls_mm.outputs.vocabulary import PASS_NAMES
 from tjls_mm.registry import POOL_READERS
+
+from .base import DropoutMasks, PoolReader, branch_names, entropy, read_branches
 
 
 @POOL_READERS.register_module()
@@ -27,23 +22,19 @@ class ClassifierReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether a model is of this family."""
         return isinstance(model, ImageClassifier) and isinstance(
             getattr(model, 'head', None), LinearClsHead
         )
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
-        """See ``PoolReader``."""
         return ('probability', 'feature', *PASS_NAMES, *branch_names(model.head))
 
     def other_family(self, name: str) -> str:
-        """See ``PoolReader``."""
         return f'{name!r} is of detectors; a classifier has probability and feature'
 
     def read(
         self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
     ) -> dict[str, Tensor]:
-        """See ``PoolReader``."""
         head = model.head
         feats = model.extract_feat(data['inputs'])
         feature = head.pre_logits(feats)
@@ -51,21 +42,17 @@ class ClassifierReader(PoolReader):
         if set(names) & set(branch_names(head)):
             inputs = head.branch_inputs(feats, feature)
             outputs.update(read_branches(head, inputs, names))
-        if 'probability' in names:
-            outputs['probability'] = F.softmax(head.fc(feature), dim=1)
-        if 'feature' in names:
-            outputs['feature'] = feature
+        outputs['probability'] = F.softmax(head.fc(feature), dim=1)
+        outputs['feature'] = feature
         if set(names) & set(PASS_NAMES):
             factors = masks.draw(feature.shape[1], feature.device)
             probability = torch.stack(
                 [F.softmax(head.fc(feature * f), dim=1) for f in factors], 1
             )  # (B, T, K)
             total = entropy(probability.mean(1))
-            made = {
-                'pass_probability': probability,
-                'predictive_entropy': total,
-                # Rounding may leave a difference of nothing below 0.
-                'mutual_information': (total - entropy(probability).mean(1)).clamp(0),
-            }
-            outputs.update({name: made[name] for name in PASS_NAMES if name in names})
-        return outputs
+            outputs['pass_probability'] = probability
+            outputs['predictive_entropy'] = total
+            # Rounding may leave a difference of nothing below 0.
+            single = entropy(probability).mean(1)
+            outputs['mutual_information'] = (total - single).clamp(0)
+        return {name: value for name, value in outputs.items() if name in names}

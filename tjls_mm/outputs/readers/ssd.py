@@ -10,15 +10,10 @@ from mmdet.models.detectors import SingleStageDetector
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from tjls_mm.outputs.readers.base import (
-    DropoutMasks,
-    PoolReader,
-    branch_names,
-    entropy,
-    read_branches,
-    refuse_non_finite,
-)
+from tjls_mm.errors import TrainingDiverged
 from tjls_mm.registry import POOL_READERS
+
+from .base import DropoutMasks, PoolReader, branch_names, entropy, read_branches
 
 ENTROPIES = ('predictive_entropy', 'mutual_information')
 
@@ -31,29 +26,24 @@ class SSDReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether a model is of this family."""
         return isinstance(model, SingleStageDetector) and isinstance(
             getattr(model, 'bbox_head', None), SSDHead
         )
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
-        """See ``PoolReader``."""
         own = ('boxes', 'box_feature', 'feature', *ENTROPIES)
         return (*own, *branch_names(model.bbox_head))
 
     def other_family(self, name: str) -> str:
-        """See ``PoolReader``."""
         return (
-            f'{name!r} is of classifiers; a detector has boxes, whose field '
-            'probability holds the class probabilities of each, and as numbers per '
-            f'image {" and ".join(ENTROPIES)}'
+            f'{name!r} is of classifiers; a detector has boxes, each with its class '
+            f'probabilities, and as numbers per image {" and ".join(ENTROPIES)}'
         )
 
     def read(
         self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
     ) -> dict[str, Tensor | list]:
-        """See ``PoolReader``."""
-        head, samples = model.bbox_head, data['data_samples']
+        head = model.bbox_head
         maps = model.extract_feat(data['inputs'])
         outputs = {}
         if 'feature' in names:
@@ -68,21 +58,30 @@ class SSDReader(PoolReader):
             inputs = head.branch_inputs(maps, conf)
             outputs.update(read_branches(head, inputs, names))
         if with_boxes:
-            # Not a number is above no threshold: an image without boxes, it seems.
-            refuse_non_finite(conf, masks.image_ids, 'class logits')
-            metas = [sample.metainfo for sample in samples]
+            _refuse_non_finite(conf, masks.image_ids)
+            metas = [sample.metainfo for sample in data['data_samples']]
             with class_rows(head):
                 boxes = head.predict_by_feat(
                     conf, deltas, batch_img_metas=metas, rescale=True
                 )
-            if 'boxes' in names:
-                outputs['boxes'] = boxes
+            outputs['boxes'] = boxes
             if 'box_feature' in names:
                 outputs['box_feature'] = box_features(maps[0], boxes, data)
         if set(names) & set(ENTROPIES):
-            made = _stochastic(head, maps, masks)
-            outputs.update({name: made[name] for name in ENTROPIES if name in names})
-        return outputs
+            outputs.update(_stochastic(head, maps, masks))
+        return {name: value for name, value in outputs.items() if name in names}
+
+
+def _refuse_non_finite(conf: Sequence[Tensor], image_ids: Sequence[str]) -> None:
+    # Not a number is above no threshold: an image without boxes, it seems.
+    for level in conf:
+        fine = torch.isfinite(level).flatten(1).all(1)
+        if not fine.all():
+            image_id = image_ids[int((~fine).nonzero()[0, 0])]
+            raise TrainingDiverged(
+                f'class logits of {image_id!r} are not finite: begin again in another '
+                '--work-dir, with a lower optim_wrapper.optimizer.lr.'
+            )
 
 
 def _confidences(head: SSDHead, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -98,18 +97,13 @@ def _stochastic(
     widths = [m.shape[1] for m in maps]
     total, single = 0, 0
     for factors in masks.draw(sum(widths), maps[0].device):
-        dropped = [
-            m * f[:, :, None, None]
-            for m, f in zip(maps, factors.split(widths, 1), strict=True)
+        parts = factors.split(widths, 1)
+        dropped = [m * f[..., None, None] for m, f in zip(maps, parts, strict=True)]
+        logits = [
+            c.permute(0, 2, 3, 1).reshape(len(c), -1, head.cls_out_channels)
+            for c in _confidences(head, dropped)
         ]
-        logits = torch.cat(
-            [
-                c.permute(0, 2, 3, 1).reshape(len(c), -1, head.cls_out_channels)
-                for c in _confidences(head, dropped)
-            ],
-            1,
-        )  # (B, priors, K + 1)
-        probability = logits.softmax(-1)
+        probability = torch.cat(logits, 1).softmax(-1)  # (B, priors, K + 1)
         total = total + probability
         single = single + entropy(probability).mean(1)
     predictive = entropy(total / masks.passes).mean(1)
