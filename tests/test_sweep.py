@@ -361,7 +361,8 @@ def test_ctrl_c_stops_the_trial_and_the_same_command_continues(stand_in, tmp_pat
 
 @pytest.mark.slow
 def test_a_sweep_from_beginning_to_end(tool, demo_data, tmp_path, capsys):
-    tiny = {**TINY, 'data_source.data_root': str(demo_data), 'train_cfg.max_epochs': 1}
+    tiny = {**TINY, 'data_source.data_root': str(demo_data)}
+    del tiny['score_dataloader.batch_size']  # in a config file of its own only
     trials = dict(random=trial(str(config_path('demo_random')), **tiny))
     path = write_sweep(tmp_path / 'sweep.py', trials, title='Tiny')
     work_dir = tmp_path / 'work'
