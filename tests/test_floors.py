@@ -16,7 +16,7 @@ FLOORS = [
 
 WITHIN = {
     ('query', 'outputs'),  # strategies read outputs
-    ('engine', 'report'),
+    ('outputs', 'models'),  # readers know learners
 }
 """Arrows between rooms of one floor that are allowed, from and to."""
 

@@ -149,6 +149,7 @@ def test_short_last_stage_on_request(tiny_config, tmp_path):
             'active_learning.stages': 3,
             'active_learning.allow_short_stage': True,
             'train_cfg.max_epochs': 1,
+            'param_scheduler.0.total_steps': 1,
         }
     )
     # A discriminator needs a pool: all labels in the last stage is refused.

@@ -279,7 +279,7 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
             'val_dataloader.dataset has .*must be decoded alike',
         ),
         ({'train_dataloader.batch_size': 48}, 'context bank needs 95 images'),
-        ({'param_scheduler.0.total_steps': 1}, 'OneCycleLR ends after 2 of 4'),
+        ({'param_scheduler.0.total_steps': 1}, 'OneCycleLR ends after 2 iterations'),
     ],
 )
 def test_bad_settings_get_one_clear_error(options, message, class_folders, tmp_path):

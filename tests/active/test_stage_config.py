@@ -214,6 +214,7 @@ def test_a_cycle_lasts_as_long_as_training(epochs, how, tiny_config, derive):
 
 def test_epochs_and_iterations_exclude_each_other(tiny_config, derive):
     cfg = tiny_config(**{'train_cfg.max_iters': 10})
+    cfg.param_scheduler = []
     with pytest.raises(InputError, match='max_epochs .* or max_iters'):
         derive(cfg)
     cfg.train_cfg.pop('max_epochs')

@@ -340,6 +340,7 @@ def test_full_uses_all_labels_in_one_stage(config, tmp_path):
                 'active_learning.initial': 1.0,
                 'active_learning.stages': 1,
                 'train_cfg.max_epochs': 1,
+                'param_scheduler.0.total_steps': 1,
             },
         )
     )

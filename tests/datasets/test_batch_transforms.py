@@ -104,3 +104,6 @@ def test_uniform_numbers_are_uniform_and_independent():
         assert abs(np.corrcoef(column[:-1], column[1:])[0, 1]) < 0.03
     assert np.abs(np.corrcoef(numbers.T) - np.eye(3)).max() < 0.03
     assert np.array_equal(uniform_numbers([5, 9], 2)[1], uniform_numbers([9], 2)[0])
+    # NumPy keeps the streams of its bit generators: augmentation stays the same.
+    expected = [[0.01154675, 0.2415492], [0.23494159, 0.71731075]]
+    assert np.allclose(uniform_numbers([0, 2**64 - 1], 2), expected)

@@ -2,14 +2,19 @@
 
 import hashlib
 import pickle
+import shutil
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import CLASSES
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmpretrain.datasets import CIFAR10, CIFAR100, CustomDataset, FashionMNIST
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
@@ -61,8 +66,6 @@ def test_folders_without_a_split_folder(class_folders):
 
 
 def copied(class_folders, tmp_path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(class_folders, tmp_path / 'data'))
 
 
@@ -108,11 +111,20 @@ def test_image_outside_a_class_folder_is_refused(class_folders, tmp_path):
 
 def test_hidden_folders_are_left_out(class_folders, tmp_path):
     root = copied(class_folders, tmp_path)
-    hidden = root / 'train' / 'bars' / '.ipynb_checkpoints'
-    hidden.mkdir()
-    (root / 'train' / 'bars' / '0000.png').rename(hidden / '0000.png')
-    ids = ImageFolders(str(root), ['train'], ['test']).list_images('pool')
-    assert len(ids) == 79 and not any('ipynb' in i for i in ids)
+    for folder in (root, root / 'train', root / 'train' / 'bars'):
+        (folder / '.ipynb_checkpoints').mkdir()
+        for name in ('0001.png', '.hidden.png'):
+            path = folder / '.ipynb_checkpoints' / name
+            path.write_bytes((root / 'train' / 'bars' / '0001.png').read_bytes())
+        (folder / '.0001.png').write_bytes(path.read_bytes())
+    source = ImageFolders(str(root), ['train'], ['test'])
+    assert source.classes == CLASSES and len(source.list_images('pool')) == 80
+    for i in ImageFolders(str(root), ['.'], ['.'], ('train', 'test')).list_images(
+        'pool'
+    ):
+        assert '/.' not in i
+    with pytest.raises(InputError, match='Found folders: test, train.$'):
+        ImageFolders(str(root), ['x'], ['test'])
 
 
 def test_image_that_opencv_cannot_decode_is_named(class_folders, tmp_path):
@@ -359,6 +371,28 @@ def test_failed_download_is_one_clear_error(tmp_path, monkeypatch):
             BinaryImages(name, str(tmp_path), download=True)
 
 
+def test_one_of_many_fetches_and_the_others_wait(tmp_path, monkeypatch):
+    from mmpretrain.datasets import mnist
+
+    mnist_files(tmp_path / 'there')
+    fetched = []
+
+    def fetch(url, download_root, filename, md5):
+        time.sleep(0.1)
+        fetched.append(filename)
+        name = filename.removesuffix('.gz')
+        shutil.copy(tmp_path / 'there' / name, Path(download_root) / name)
+
+    monkeypatch.setattr(mnist, 'download_and_extract_archive', fetch)
+    out = str(tmp_path / 'out')
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(
+            pool.map(lambda _: BinaryImages('FashionMNIST', out, True), range(3))
+        )
+    assert len(fetched) == len(set(fetched)) == 4
+    assert [len(source.list_images('test')) for source in sources] == [5] * 3
+
+
 def test_download_leaves_files_that_are_there(tmp_path):
     mnist_files(tmp_path)
     source = BinaryImages('FashionMNIST', str(tmp_path), download=True)
@@ -460,3 +494,88 @@ def test_joint_data_says_what_is_labelled(folders, tmp_path, workers):
     assert [s.is_labelled for s in batch['data_samples']] == [True, False, True]
     assert ['gt_label' in s for s in batch['data_samples']] == [True, False, True]
     assert torch.equal(batch['inputs'][2], joint[(4, 0)]['inputs'])
+    write_image_ids(tmp_path / 'held_out.txt', [ids[4]])
+    settings = [
+        dict(source(write_list(tmp_path, part, name)), decode_once=True)
+        for source, part, name in (
+            (folders.labelled_dataset, ids[:5], 'l.txt'),
+            (folders.pool_dataset, ids[5:12], 'p.txt'),
+        )
+    ]
+    held_out = JointDataset(*settings, held_out=str(tmp_path / 'held_out.txt'))
+    facts = [held_out[(i, 0)]['data_samples'].is_held_out for i in range(12)]
+    assert facts == [False] * 4 + [True] + [False] * 7
+    assert held_out[4]['data_samples'].is_held_out and 'seeds' not in held_out[4]
+
+
+# --------------------------------------------------------------------------- configs
+
+
+def config(**changes) -> Config:
+    part = dict(decode_once=True, scale=(8, 8))
+    cfg = Config(
+        dict(
+            model=dict(type='ImageClassifier'),
+            data_preprocessor=dict(
+                type='tjls_mm.JointClsDataPreprocessor', mean=[1.0, 2.0, 3.0]
+            ),
+            train_dataloader=dict(dataset=dict(labelled=part, pool=part)),
+            val_dataloader=dict(dataset=dict(part, test_mode=True)),
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({}, None),
+        ({'data_preprocessor.type': 'ClsDataPreprocessor'}, "type='tjls_mm.JointCls"),
+        ({'data_preprocessor.mean': [1.0] * 4}, 'mean has 4 values for images of 3'),
+        ({'val_dataloader.dataset.scale': (9, 9)}, 'val_dataloader.dataset has'),
+        ({'train_dataloader.dataset.pool': None, 'val_dataloader': None}, None),
+        ({'train_dataloader.dataset.pool.scale': None}, 'dataset.pool has'),
+    ],
+)
+def test_parts_of_a_config_that_do_not_fit(folders, changes, message):
+    problems = list(folders.config_problems(config(**changes), uses_pool=True))
+    assert len(problems) == (message is not None)
+    assert not problems or message in problems[0]
+
+
+def test_mmpretrains_preprocessor_takes_labelled_images(folders):
+    cfg = config(**{'data_preprocessor.type': 'ClsDataPreprocessor'})
+    assert list(folders.config_problems(cfg, uses_pool=False)) == []
+
+
+def test_pipelines_stay_as_they_are(folders):
+    for derived in (folders.pool_pipeline(PIPELINE), folders.score_pipeline(PIPELINE)):
+        assert derived == PIPELINE and derived[0] is not PIPELINE[0]
+    assert folders.pool_pipeline(None) == []
+
+
+def test_checks_of_images_and_labels(class_folders, tmp_path):
+    root = copied(class_folders, tmp_path)
+    source = ImageFolders(str(root), ['train'], ['test'])
+    ids = source.list_images('pool')
+    (root / ids[3]).write_bytes(b'')
+    (problem,) = source.image_problems('pool', ids)
+    assert '1 of 80 images' in problem and f'{ids[3]} is empty' in problem
+    (problem,) = source.annotation_problems([*ids, 'train/x/1.png'], 'labelled')
+    assert 'lies in no class folder' in problem
+
+
+def test_images_in_one_file_were_read_by_loading(tmp_path):
+    mnist_files(tmp_path)
+    source = BinaryImages('FashionMNIST', str(tmp_path))
+    assert source.image_files(source.list_images('pool')) == {}
+    assert list(source.image_problems('pool', source.list_images('pool'))) == []
+
+
+def test_one_process_loads_and_fetches_without_the_others(tmp_path):
+    # Process 0 lists the images of a trial: what waits for the others would hang.
+    mnist_files(tmp_path)
+    with mock.patch('mmengine.dist.barrier', side_effect=AssertionError):
+        source = BinaryImages('FashionMNIST', str(tmp_path), download=True)
+        assert len(source.list_images('test')) == 5

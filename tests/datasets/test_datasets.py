@@ -3,17 +3,28 @@
 import builtins
 import io
 import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmdet.datasets import VOCDataset
+from mmengine.config import Config
+from PIL import Image
 
-from tjls_mm.datasets import BoxBlindRandomCrop, JointDataset, VOCFiles, VOCImageSet
-from tjls_mm.errors import InputError
+from tjls_mm.datasets import (
+    BoxBlindRandomCrop,
+    DetImageSet,
+    Instance,
+    JointDataset,
+    VOCFiles,
+)
+from tjls_mm.datasets.image_checks import image_size
+from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
-from tjls_mm.registry import DATASETS
+from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 
 CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
@@ -25,7 +36,6 @@ AUGMENT = [
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),
 ]
-EMPTY = [LOAD[0], dict(type='LoadEmptyAnnotations', with_bbox=True)]
 
 
 @pytest.fixture
@@ -44,7 +54,7 @@ def joint(source, tmp_path):
     pool = source.pool_dataset(str(tmp_path / 'u.txt'))
     return dict(
         labelled=dict(labelled, pipeline=LOAD + AUGMENT),
-        pool=dict(pool, pipeline=EMPTY + AUGMENT),
+        pool=dict(pool, pipeline=source.pool_pipeline(LOAD + AUGMENT)),
     )
 
 
@@ -64,19 +74,21 @@ def test_entries_equal_those_of_mmdets_voc_data_set(source, demo_data, tmp_path)
     assert len(ours) == len(theirs) == 16
     for i in range(16):
         one, two = ours.get_data_info(i), theirs.get_data_info(i)
-        assert one['img_id'] == 'VOCdemo/' + two['img_id']
+        assert one['image_id'] == 'VOCdemo/' + two['img_id'] == ids[i]
+        assert one['img_id'] == source.img_id(ids[i]) and one['is_labelled']
         assert one['instances'] == two['instances']
         assert (one['width'], one['height']) == (two['width'], two['height'])
         assert os.path.samefile(one['img_path'], two['img_path'])
 
 
-def test_samples_carry_their_facts(joint):
+def test_samples_carry_their_facts(source, joint):
     dataset = JointDataset(**joint)
     assert (dataset.n_labelled, dataset.n_pool, len(dataset)) == (10, 38, 48)
     for index, is_labelled in ((0, True), (9, True), (10, False), (47, False)):
         sample = dataset[(index, 1)]['data_samples']
         assert sample.is_labelled is is_labelled
-        assert sample.image_id == sample.img_id
+        assert source.img_id(sample.image_id) == sample.img_id
+        assert sample.is_held_out is False
         assert is_labelled or len(sample.gt_instances) == 0
     assert dataset.metainfo['classes'] == CLASSES
 
@@ -124,18 +136,241 @@ def test_no_annotation_of_the_pool_is_opened(source, joint, monkeypatch):
     assert not [name for name in opened if name.endswith('.xml')]
 
 
+def test_the_pool_asks_for_no_instances(source, joint, monkeypatch):
+    def refuse(self, image_id):
+        raise AssertionError('an annotation was asked for')
+
+    monkeypatch.setattr(VOCFiles, 'instances', refuse)
+    ids = source.list_images('pool')
+    assert list(source.image_problems('pool', ids)) == []
+    source.open_image(ids[0])
+    dataset = DATASETS.build(joint['pool'])
+    for i in range(len(dataset)):
+        entry = dataset.get_data_info(i)
+        assert 'instances' not in entry and entry['is_labelled'] is False
+        assert entry['width'] and len(dataset[i]['data_samples'].gt_instances) == 0
+    with pytest.raises(AssertionError, match='asked for'):
+        DATASETS.build(joint['labelled'])
+
+
+def test_held_out_images_are_told(source, joint, tmp_path):
+    ids = source.list_images('pool')
+    write_image_ids(tmp_path / 'held_out.txt', [ids[2], ids[7]])
+    dataset = JointDataset(**joint, held_out=str(tmp_path / 'held_out.txt'))
+    held_out = [
+        i for i in range(len(dataset)) if dataset[(i, 0)]['data_samples'].is_held_out
+    ]
+    assert held_out == [2, 7] and dataset.get_data_info(7)['is_held_out'] is True
+    write_image_ids(tmp_path / 'held_out.txt', [ids[20]])
+    with pytest.raises(InputError, match=f"labelled image_ids, found .'{ids[20]}'"):
+        JointDataset(**joint, held_out=str(tmp_path / 'held_out.txt'))
+
+
+@pytest.mark.parametrize('name', ['LoadAnnotations', 'mmdet.LoadAnnotations'])
+def test_pipelines_of_unlabelled_images(source, name):
+    load = dict(type=name, with_bbox=True, with_mask=True, box_type=None)
+    pipeline = [
+        LOAD[0],
+        dict(type='RandomApply', transforms=[load, AUGMENT[3]], prob=0.5),
+        dict(type='TestTimeAug', transforms=[[AUGMENT[2]], [load], [AUGMENT[5]]]),
+    ]
+    empty = dict(
+        type=name.replace('LoadA', 'LoadEmptyA'), with_bbox=True, with_mask=True
+    )
+    for found, first, second in (
+        (source.pool_pipeline(pipeline), [empty], [[empty]]),
+        (source.score_pipeline(pipeline), [], []),
+    ):
+        assert found[0] == LOAD[0]
+        assert found[1]['transforms'] == [*first, AUGMENT[3]]
+        assert found[2]['transforms'] == [[AUGMENT[2]], *second, [AUGMENT[5]]]
+    assert pipeline[1]['transforms'][0] == load, 'the argument is as it was'
+    pack = dict(type='PackDetInputs', meta_keys=('img_id', 'instances'))
+    assert source.score_pipeline([pack])[0]['meta_keys'] == ['img_id']
+    assert source.pool_pipeline(None) == source.score_pipeline([]) == []
+
+
+def test_a_test_pipeline_of_mmdet_scores_the_pool(source, tmp_path):
+    # mmdet's VOC and COCO configs load annotations to evaluate.
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
+    pipeline = [
+        LOAD[0],
+        dict(type='Resize', scale=(64, 64), keep_ratio=True),
+        LOAD[1],
+        dict(type='PackDetInputs', meta_keys=keys),
+    ]
+    ids = source.list_images('pool')
+    write_image_ids(tmp_path / 'u.txt', ids)
+    cfg = source.pool_dataset(str(tmp_path / 'u.txt'))
+    dataset = DATASETS.build(
+        dict(cfg, pipeline=source.score_pipeline(pipeline), test_mode=True)
+    )
+    sample = dataset[3]['data_samples']
+    assert sample.img_id == source.img_id(ids[3]) and 'instances' not in sample
+    assert len(sample.gt_instances) == 0
+
+
+def test_numbers_of_images_differ(source):
+    ids = source.list_images('pool') + source.list_images('test')
+    numbers = {source.img_id(image_id) for image_id in ids}
+    assert len(numbers) == len(ids) and max(numbers) < 2**53
+    assert source.img_id('VOC2007/000004') == 4082951320575644, 'the same for ever'
+
+
+def spoil(data, image_id, old, new):
+    part, name = image_id.split('/')
+    path = data / part / 'Annotations' / f'{name}.xml'
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    'old, new, message',
+    [
+        ('<xmin>', '<xmin>-', 'leaves its image of 160 x 1.. pixels.*bad_boxes'),
+        ('<xmax>', '<xmax>9', 'leaves its image'),
+        ('<xmax>', '<xmax>0.', 'has no area'),
+        ('<name>', '<name>x', r"\(test image\): class 'x.*is unknown"),
+        ('<xmin>', '<xmin>1e999', 'is not a VOC annotation'),
+        ('</object>', '', 'is not a VOC annotation'),
+    ],
+)
+def test_bad_annotations_of_voc(copied_data, old, new, message):
+    source = VOCFiles(
+        str(copied_data), ['VOCdemo/trainval'], ['VOCdemo/test'], classes=CLASSES
+    )
+    ids = source.list_images('test')
+    assert list(source.annotation_problems(ids, 'test')) == []
+    spoil(copied_data, ids[3], old, new)
+    (problem,) = source.annotation_problems(ids, 'test')
+    assert re.search(message, problem) and ids[3].split('/')[1] in problem
+    source.bad_boxes = 'drop'
+    if 'box (' in problem:
+        whole = source.instances(ids[3])
+        assert list(source.annotation_problems(ids, 'test')) == []
+        assert len(source.usable_instances(ids[3])) == len(whole) - 1
+        counts = source.count_labels([ids[3]])['boxes']
+        assert sum(counts.values()) == len(whole) - 1
+
+
+@pytest.mark.parametrize(
+    'written, is_good',
+    [
+        ((1, 1, 10, 10), True),
+        ((0, 0, 10, 10), True),  # tools that count from 0
+        ((1, 1, 11, 10), False),
+        ((-1, 1, 5, 5), False),
+        ((5, 1, 5, 5), False),
+    ],
+)
+def test_boxes_that_voc_tolerates(source, written, is_good):
+    box = Instance('ball', tuple(value - 1 for value in written), False, written)
+    assert (source.box_problem(box, (10, 10)) is None) == is_good
+
+
+def test_rotated_photos_have_the_size_they_are_loaded_with(tmp_path):
+    image = Image.new('RGB', (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    assert image_size(str(tmp_path / 'a.jpg')) == (10, 20)
+
+
+def test_every_problem_is_told_and_the_first_raised(copied_data):
+    source = VOCFiles(
+        str(copied_data), ['VOCdemo/trainval'], ['VOCdemo/test'], classes=CLASSES
+    )
+    ids = source.list_images('test')
+    for image_id in ids[:3]:
+        (copied_data / f'{image_id.replace("/", "/Annotations/")}.xml').unlink()
+    problems = list(source.annotation_problems(ids, 'test'))
+    assert len(problems) == 3 and all('does not exist' in text for text in problems)
+    with pytest.raises(InputError, match=f'{ids[0].split("/")[1]}.xml does not exist'):
+        raise_first(source.annotation_problems(ids, 'test'))
+    assert raise_first(source.annotation_problems(ids[3:], 'test')) is None
+
+
+def test_unusable_images_are_counted(copied_data):
+    source = VOCFiles(str(copied_data), ['VOCdemo/trainval'], ['VOCdemo/test'])
+    ids = source.list_images('pool')
+    paths = [Path(source.image_path(image_id)) for image_id in ids]
+    paths[0].unlink()
+    paths[1].write_bytes(b'')
+    for path in paths[2:7]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (problem,) = source.image_problems('pool', ids)
+    lines = problem.splitlines()
+    assert '7 of 48 images of the pool set' in lines[0]
+    assert lines[1] == f'  {paths[0]} does not exist'
+    assert lines[2] == f'  {paths[1]} is empty'
+    assert lines[3].startswith(f'  {paths[2]} cannot be read as an image')
+    assert lines[6] == '  and 2 more' and 'Put whole files in their place' in lines[7]
+    with pytest.raises(InputError, match='does not exist. Put the whole file there'):
+        source.image_size(ids[0])
+    with pytest.raises(InputError, match='is empty. Put the whole file there'):
+        source.image_size(ids[1])
+
+
+def test_lists_for_mmdets_own_data_set(source, tmp_path):
+    ids = source.list_images('pool')
+    source.write_annotation_lists(tmp_path, {'labelled': ids[:5], 'pool': ids[5:]})
+    names = (tmp_path / 'labelled_VOCdemo.txt').read_text().split()
+    assert names == [image_id.split('/')[1] for image_id in ids[:5]]
+    assert len((tmp_path / 'pool_VOCdemo.txt').read_text().split()) == 43
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(bad_boxes='fix'), "must be 'error' or 'drop', got 'fix'"),
+        (dict(classes='ball'), r"classes must be a list, e.g. \['ball'\]"),
+        (dict(classes=('ball', 'ball')), 'classes must name .* each once'),
+        (dict(pool_sets='VOCdemo/trainval'), 'pool_sets must be a list'),
+        (dict(pool_sets=['VOCdemo/x']), 'Main/x.txt does not exist: data_source names'),
+        (dict(data_root='/nowhere'), '/nowhere does not exist.*make_demo_data'),
+    ],
+)
+def test_bad_settings_of_a_source(source, settings, message):
+    with pytest.raises(InputError, match=message):
+        build_own(IMAGE_SOURCES, {**source.settings(), **settings}).list_images('pool')
+
+
+@pytest.mark.parametrize(
+    'evaluator, keys, message',
+    [
+        (dict(type='VOCMetric'), ('img_id',), None),
+        (dict(type='CocoMetric'), ('img_id', 'instances'), None),
+        (dict(type='mmdet.CocoMetric'), ('img_id',), "add 'instances' to meta_keys"),
+        (dict(type='CocoMetric', ann_file='x.json'), (), 'images of VOCFiles have'),
+    ],
+)
+def test_evaluators_that_cannot_see_the_boxes(source, evaluator, keys, message):
+    pack = dict(type='PackDetInputs', meta_keys=keys)
+    cfg = Config(
+        dict(
+            val_evaluator=[evaluator],
+            val_dataloader=dict(dataset=dict(pipeline=[pack])),
+        )
+    )
+    problems = list(source.config_problems(cfg, uses_pool=True))
+    assert len(problems) == (message is not None)
+    assert not problems or message in problems[0]
+
+
 def test_pool_needs_no_annotations_to_exist(copied_data, tmp_path):
     shutil.rmtree(copied_data / 'VOCdemo' / 'Annotations')
     source = VOCFiles(str(copied_data), ['VOCdemo/trainval'], ['VOCdemo/test'])
     write_image_ids(tmp_path / 'u.txt', source.list_images('pool'))
     cfg = source.pool_dataset(str(tmp_path / 'u.txt'))
-    dataset = DATASETS.build(dict(cfg, pipeline=EMPTY + AUGMENT))
+    pipeline = source.pool_pipeline(LOAD + AUGMENT)
+    dataset = DATASETS.build(dict(cfg, pipeline=pipeline))
     assert len(dataset) == 48 and dataset[0]['inputs'].shape == (3, 64, 64)
 
 
-def test_filtering_the_labelled_set_is_refused(tmp_path):
+def test_filtering_the_labelled_set_is_refused(source):
     with pytest.raises(InputError, match='silently leave out'):
-        VOCImageSet('list.txt', filter_cfg=dict(filter_empty_gt=True))
+        DetImageSet('l.txt', source.settings(), filter_cfg=dict(filter_empty_gt=True))
 
 
 def test_crop_window_does_not_depend_on_boxes():

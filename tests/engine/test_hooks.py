@@ -23,7 +23,7 @@ SEEN: dict[str, list] = {}
 class Witness(Hook):
     """Writes down what it sees, and counts iterations in checkpoints."""
 
-    priority = 'LOWEST'
+    priority = 'BELOW_NORMAL'
 
     def __init__(self, bad_state: bool = False) -> None:
         self.bad_state = bad_state

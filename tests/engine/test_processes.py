@@ -13,9 +13,9 @@ import torch
 from conftest import ROOT, command_line, config_path, read_logits
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from tjls_mm.outputs import gather_outputs
 
 from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.outputs import gather_outputs
 from tjls_mm.registry import DATASETS, MODELS
 
 pytestmark = pytest.mark.slow

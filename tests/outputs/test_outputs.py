@@ -224,13 +224,12 @@ def test_a_kill_in_joining_loses_nothing(tmp_path, monkeypatch):
                 write_store(folder)
         with pytest.raises(InputError, match='lack index.json'):
             Outputs.open(folder)
+        (folder / '.logit.npy.abcd_123.npy').write_bytes(b'left by a kill')
         store = ShardedStore(folder, [f'x/{i}' for i in range(7)], 2)
         assert store.prepare({'list_sha256': 'x'}) == [0, 1]
         store.join(NAMES)
         files = {p.name: p.read_bytes() for p in folder.iterdir()}
-        assert files == {
-            p.name: p.read_bytes() for p in (tmp_path / 'whole').iterdir()
-        }
+        assert files == {p.name: p.read_bytes() for p in (tmp_path / 'whole').iterdir()}
 
 
 def test_shards_of_something_else_are_not_used(tmp_path):
@@ -244,6 +243,24 @@ def test_shards_of_something_else_are_not_used(tmp_path):
     assert ShardedStore(tmp_path, ids, 3).prepare({'list_sha256': 'x'}) == []
     store = ShardedStore(tmp_path, ids, 2)
     assert store.prepare({'list_sha256': 'y'}) == []
+
+
+def test_a_full_disk_is_one_error_that_names_a_file(tmp_path):
+    code = f"""
+import resource, signal
+import numpy as np
+from tjls_mm.outputs.shards import ShardedStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = ShardedStore(__import__('pathlib').Path({str(tmp_path)!r}), ['a'], 1)
+store.prepare({{'list_sha256': ''}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+rows = {{'logit': np.zeros(1000, 'f4'), 'feature': np.zeros((1000, 9), 'f4')}}
+store.write_shard(0, [rows] * 9)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'InputError' in done.stderr and 'cannot be written (File too' in done.stderr
+    left = [path.name for path in tmp_path.rglob('*') if path.is_file()]
+    assert left == ['plan.json']
 
 
 @pytest.mark.parametrize('name', ['feature', 'boxes.probability', 'box_feature'])

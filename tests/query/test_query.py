@@ -4,6 +4,7 @@ import importlib
 import math
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,11 +60,14 @@ RULES = {
 
 
 @pytest.mark.parametrize('rule', RULES)
-@pytest.mark.parametrize('digits', [0, 1, 7])
+@pytest.mark.parametrize('digits', [0, 1, 7, None])
 def test_picks_are_those_of_one_sort_over_all_images(rule, digits):
-    rng = np.random.default_rng(digits)
+    rng = np.random.default_rng(digits or 0)
     ids = [f'{i % 7}/{i}' for i in range(500)]
-    values = np.float32(rng.normal(size=500).round(digits))
+    if digits is None:  # neighbours in float32, whose margins differ in float64 only
+        values = np.float32(8) + np.arange(500, dtype=np.float32) * np.float32(2**-20)
+    else:
+        values = np.float32(rng.normal(size=500).round(digits))
     logits = dict(zip(ids, map(float, values), strict=True))
     key = RULES[rule]
     ranked = sorted(ids, key=lambda i: (key(logits[i]), tie_break(i, 5), i))
@@ -83,6 +87,12 @@ def test_logits_rank_where_probabilities_saturate():
     assert expit(60.0) == expit(50.0) == 1
     for rule in ('lowest', 'uncertain'):
         assert pick(Discriminator(rule), logits, 3) == ['b', 'c', 'a']
+
+
+def test_the_score_is_the_probability_of_being_labelled():
+    pool = pool_of({'a': 2.0, 'b': -3.0})
+    answer = Discriminator().select(pool, NOTHING, 1, 0)
+    np.testing.assert_allclose(answer.columns['p_labelled'], expit([2.0, -3.0]))
 
 
 def test_bad_settings_and_logits_are_refused():
@@ -134,20 +144,41 @@ class FarFromLabelled(QueryStrategy):
 '''
 
 
-def test_a_strategy_in_a_file_of_ones_own(tmp_path, monkeypatch):
+@pytest.fixture
+def own_strategy(tmp_path, monkeypatch):
+    """The strategy of that file, built as a config with ``custom_imports`` does."""
     (tmp_path / 'far_from_labelled.py').write_text(STRATEGY)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module('far_from_labelled')
-    try:
-        strategy = build_own(QUERIES, dict(type='FarFromLabelled'))
-    finally:
-        QUERIES.module_dict.pop('FarFromLabelled')
-        sys.modules.pop('far_from_labelled')
+    yield build_own(QUERIES, dict(type='FarFromLabelled'))
+    QUERIES.module_dict.pop('FarFromLabelled')
+    sys.modules.pop('far_from_labelled')
+
+
+def test_a_strategy_in_a_file_of_ones_own(own_strategy):
     features = np.float32([[0, 0], [9, 9], [1, 0], [-5, 0]])
     pool = Outputs.from_arrays(list('abcd'), {'feature': features})
     labelled = Outputs.from_arrays(['x'], {'feature': np.float32([[1, 1]])})
-    rows = strategy.select(pool, labelled, 3, 0)
+    rows = own_strategy.select(pool, labelled, 3, 0)
     assert check_selection(rows, 4, 3, 'far').rows.tolist() == [1, 3, 0]
+
+
+@pytest.mark.parametrize('task', ['ssd', 'classifier'])
+def test_it_works_on_both_tasks(own_strategy, tmp_path, monkeypatch, task):
+    tests = Path(__file__).resolve().parents[1] / 'outputs'
+    monkeypatch.syspath_prepend(tests)
+    from test_gather import Images, N, gather
+
+    (tmp_path / 'pool').mkdir()
+    (tmp_path / 'labelled').mkdir()
+    needs = own_strategy.needs
+    pool = gather(task, tmp_path / 'pool', names=needs.pool)
+    few = Images(task, range(2))
+    labelled = gather(task, tmp_path / 'labelled', few, needs.labelled)
+    rows = own_strategy.select(pool, labelled, N, 0)
+    assert set(check_selection(rows, N, N, 'far').rows) == set(range(N))
+    distance = pool['feature'] - labelled['feature'].mean(0)
+    assert rows[0] == (distance**2).sum(1).argmax()
 
 
 @pytest.mark.parametrize(

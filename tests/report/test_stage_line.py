@@ -32,11 +32,8 @@ def record(**changed) -> dict:
 
 def discriminator(auc, auc_chance_error, **counts) -> dict:
     counts = {'n_held_out': 40, 'n_unseen': 900, **counts}
-    return {
-        'discriminator': dict(
-            loss=0.6, auc=auc, auc_chance_error=auc_chance_error, **counts
-        )
-    }
+    report = dict(loss=0.6, auc=auc, auc_chance_error=auc_chance_error, **counts)
+    return {'discriminator': report}
 
 
 def test_a_row_and_a_line_tell_the_first_metric_and_the_seconds_of_steps():

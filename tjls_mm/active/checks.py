@@ -57,8 +57,8 @@ def section_problems(cfg: Config) -> Iterator[str]:
             if key in dataset:
                 yield (
                     f'{name}.dataset.{key}={dataset[key]!r}: images and labels come '
-                    'from data_source. Keep pipeline and remove the rest of the data set, '
-                    'with _delete_=True where a base config has it: dataset=dict('
+                    'from data_source. Keep pipeline and remove the rest of the data '
+                    'set, with _delete_=True where a base config has it: dataset=dict('
                     '_delete_=True, pipeline=...).'
                 )
         if cfg[name].get('batch_sampler'):
@@ -138,8 +138,9 @@ def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[st
         if name not in learner.provides:
             yield (
                 f'The query strategy {method.query["type"]!r} needs the output '
-                f'{name!r}, which this learner does not provide: {learner.remedies[name]}. Or '
-                "select otherwise, e.g. method.query=dict(type='tjls_mm.Random')."
+                f'{name!r}, which this learner does not provide: '
+                f'{learner.remedies[name]}. Or select otherwise, '
+                "e.g. method.query=dict(type='tjls_mm.Random')."
             )
 
 
@@ -158,9 +159,9 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
     if learner.in_channels not in (None, source.channels):
         yield (
             f'The backbone takes images of {learner.in_channels} channels, the data '
-            f'set has {source.channels}: set data_source.channels={learner.in_channels}, '
-            'or, where the backbone has such an argument, model=dict(backbone=dict('
-            f'in_channels={source.channels})).'
+            f'set has {source.channels}: set data_source.channels='
+            f'{learner.in_channels}, or, where the backbone has such an argument, '
+            f'model=dict(backbone=dict(in_channels={source.channels})).'
         )
 
 

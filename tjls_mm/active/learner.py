@@ -74,13 +74,17 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
 
 
 def _check_optimizer(cfg: Config, model: torch.nn.Module) -> None:
+    wrapper = copy.deepcopy(cfg.optim_wrapper)
+    if 'Amp' in str(wrapper.get('type')):  # it wants a GPU as soon as it is built
+        wrapper = {k: v for k, v in wrapper.items() if k not in ('dtype', 'loss_scale')}
+        wrapper['type'] = 'OptimWrapper'
     try:
-        build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+        build_optim_wrapper(model, wrapper)
     # Constructors raise whatever they like.
     except Exception as error:
         raise InputError(
-            f'optim_wrapper cannot be built: {type(error).__name__}: {error}. Correct '
-            'its type, its optimizer or their arguments.'
+            f'optim_wrapper cannot be built with optimizer={wrapper.get("optimizer")}: '
+            f'{type(error).__name__}: {error}. Correct its type or arguments.'
         ) from error
 
 

@@ -140,8 +140,8 @@ class TrialPlan:
             if unknown or not listed:
                 raise InputError(
                     f'{value}: expected ids of the pool sets such as '
-                    f'{self.image_ids[0]!r}, found {unknown[:3] or "none"}. Correct the '
-                    'list, or set active_learning.initial to a number of images.'
+                    f'{self.image_ids[0]!r}, found {unknown[:3] or "none"}. Correct '
+                    'the list, or set active_learning.initial to a number of images.'
                 )
             return sorted(listed)
         count = image_count(value, len(self.image_ids), 'initial')

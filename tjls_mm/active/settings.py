@@ -122,16 +122,16 @@ def read_settings(cfg: Config) -> tuple[Settings, Method]:
 
 def old_keys(cfg: Config) -> Iterator[str]:
     """Problems: settings of earlier versions, with where they stand now."""
+    content = cfg.to_dict()
     for old, new in OLD_KEYS.items():
-        if _get(cfg, old) is not None:
+        if _get(content, old) is not None:
             yield f'{old} is a setting of an earlier version: write {new}.'
-    for where, kind in _types(cfg):
+    for where, kind in _types(content):
         name = kind.removeprefix('tjls_mm.')
         if name in INSERTED and kind.startswith('tjls_mm.'):
             yield (
-                f'{where} is {kind!r}, which the loop puts in by itself: remove it, and '
-                "write the plain learner (type='SSDHead' or 'LinearClsHead') with a "
-                'method.'
+                f'{where} is {kind!r}, which the loop puts in by itself: remove it, '
+                "and write the plain learner, e.g. type='SSDHead', with a method."
             )
 
 

@@ -183,7 +183,8 @@ class Stage:
         with self._runner_of_weights() as runner:
             model = getattr(runner.model, 'module', runner.model)
             score, seed = self.config.score_dataloader, deriver.gather_seed(self.number)
-            gather_stage(model, self.folder, score, deriver.needs, seed)
+            folder = self.folder
+            gather_stage(model, folder, folder, score, deriver.needs, seed)
 
     def _is_gathered(self) -> bool:
         # Whoever selected needs them no more; they may be gone.
@@ -196,7 +197,8 @@ class Stage:
 
     def _is_selected(self) -> bool:
         folder = self.folder
-        return (folder.selected if self.budget else folder.selection).exists()
+        mark = folder.selected if self.budget else folder.selection
+        return not self.inputs.n_pool or mark.exists()
 
     def _select(self) -> None:
         started = time.perf_counter()
@@ -249,10 +251,10 @@ class Stage:
             return False
         strangers = sorted(set(answered) - set(selected))
         if strangers or len(set(answered)) < len(answered):
+            whom = repr(strangers[0]) if strangers else 'an image twice'
             raise InputError(
-                f'{type(self.plan.annotator).__name__} answered for '
-                f'{strangers[0] if strangers else "an image twice"!r}: expected some of '
-                f'the {len(selected)} images of {folder.selected}, each once.'
+                f'{type(self.plan.annotator).__name__} answered for {whom}: expected '
+                f'some of the {len(selected)} images of {folder.selected}, each once.'
             )
         counts = source.count_labels(answered)
         write_json(

@@ -166,8 +166,8 @@ class StageDeriver:
                 raise InputError(
                     f"A bottleneck with tokens='channels' has weights for {given} "
                     'batch slots (method.bottleneck.batch_size), but its batches hold '
-                    f'{total} images, labelled and pool together: remove batch_size from the '
-                    'bottleneck, or change train_dataloader.batch_size.'
+                    f'{total} images, labelled and pool together: remove batch_size '
+                    'from the bottleneck, or change train_dataloader.batch_size.'
                 )
         return model
 
@@ -249,6 +249,7 @@ class StageDeriver:
             own.append(
                 dict(
                     type='tjls_mm.PoolScoringHook',
+                    lists=_path(stage.folder.path),
                     needs=dict(
                         pool=list(self.needs.pool),
                         labelled=list(self.needs.labelled),

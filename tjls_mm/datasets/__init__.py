@@ -5,17 +5,21 @@ from importlib.util import find_spec
 from tjls_mm import compat  # noqa: F401  mmdet needs its stand-ins
 
 from .batch_transforms import BatchCropFlip
+from .image_source import ImageSource
 from .joint_batch_sampler import JointBatchSampler
 from .joint_dataset import JointDataset
-from .pool_dataset import PoolDataset
 
-__all__ = ['BatchCropFlip', 'JointBatchSampler', 'JointDataset', 'PoolDataset']
+__all__ = ['BatchCropFlip', 'ImageSource', 'JointBatchSampler', 'JointDataset']
 
 if find_spec('mmdet') is not None:
+    from .coco import CocoFiles
+    from .det_image_set import DetImageSet
+    from .detection_source import DetectionSource, Instance
     from .transforms import BoxBlindRandomCrop
-    from .voc import VOCFiles, VOCImageSet
+    from .voc import VOCFiles
 
-    __all__ += ['BoxBlindRandomCrop', 'VOCFiles', 'VOCImageSet']
+    __all__ += ['BoxBlindRandomCrop', 'CocoFiles', 'DetImageSet', 'DetectionSource']
+    __all__ += ['Instance', 'VOCFiles']
 
 if find_spec('mmpretrain') is not None:
     from .binary_images import BinaryImages

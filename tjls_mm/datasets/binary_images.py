@@ -1,14 +1,16 @@
 """CIFAR and MNIST, whose files hold many images and their labels."""
 
+import contextlib
 import functools
 import os
 import os.path as osp
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from filelock import FileLock
+from mmengine import dist
 from mmengine.fileio import join_path
 
-from tjls_mm.active.main_process import on_main_process
 from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
 from tjls_mm.errors import InputError
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES
@@ -49,16 +51,6 @@ class BinaryImages(ClsImageSource):
         _check_files(cls, data_root)
         self.classes = tuple(cls.METAINFO['classes'])
 
-    def settings(self) -> dict:
-        """Config that builds this source again."""
-        return {
-            'type': 'tjls_mm.BinaryImages',
-            'dataset': self.dataset,
-            'data_root': self.data_root,
-            'download': self.download,
-            'channels': self.channels,
-        }
-
     def _arrays(self, split: str) -> tuple[list[np.ndarray], np.ndarray]:
         return _load(self.dataset, self.data_root, split)
 
@@ -96,35 +88,24 @@ class BinaryImages(ClsImageSource):
         split, row = self._find(image_id)
         return int(self._arrays(split)[1][row])
 
-    def check_images(self, split: str, image_ids: Iterable[str]) -> None:
-        """Nothing: loading has read every image."""
+    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
+        """None: loading has read every image."""
+        return {}
 
 
 @functools.cache
 def _fetch(cls, data_root: str) -> None:
     """Download the files of a data set that are not there.
 
-    On process 0; the others wait, and get its error. mmpretrain would leave them
-    waiting.
+    One process does, the others wait for its lock: no rank needs to know of them.
     """
-    on_main_process(_download, cls, data_root)
-
-
-def _download(cls, data_root: str) -> None:
-    from mmpretrain.datasets.utils import download_and_extract_archive
-
-    try:
+    with contextlib.suppress(InputError):
         _check_files(cls, data_root)
         return
-    except InputError:
-        pass
     try:
-        if hasattr(cls, 'base_folder'):
-            download_and_extract_archive(
-                cls.url, data_root, filename=cls.filename, md5=cls.tgz_md5
-            )
-        else:
-            cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
+        os.makedirs(data_root, exist_ok=True)
+        with FileLock(osp.join(data_root, '.fetching')):
+            _download(cls, data_root)
     # Whatever the network, the archive or the disk say.
     except Exception as error:
         raise InputError(
@@ -132,6 +113,20 @@ def _download(cls, data_root: str) -> None:
             f'({type(error).__name__}: {error}). Put them there yourself and set '
             'data_source.download=False.'
         ) from None
+
+
+def _download(cls, data_root: str) -> None:
+    from mmpretrain.datasets.utils import download_and_extract_archive
+
+    with contextlib.suppress(InputError):
+        _check_files(cls, data_root)
+        return  # by another process
+    if hasattr(cls, 'base_folder'):
+        download_and_extract_archive(
+            cls.url, data_root, filename=cls.filename, md5=cls.tgz_md5
+        )
+    else:
+        cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
 
 
 # A data set is built several times per stage; hashing its files takes a second.
@@ -169,17 +164,18 @@ def _load(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Images and labels of a split, parted at once."""
     try:
-        data_list = DATASETS.build(
-            dict(
-                type=dataset,
-                data_root=join_path(data_root, ''),
-                split=split,
-                # mmpretrain's MNIST goes by test_mode and ignores split.
-                test_mode=split == 'test',
-                download=False,
-                lazy_init=True,
-            )
-        ).load_data_list()
+        with _alone():
+            data_list = DATASETS.build(
+                dict(
+                    type=dataset,
+                    data_root=join_path(data_root, ''),
+                    split=split,
+                    # mmpretrain's MNIST goes by test_mode and ignores split.
+                    test_mode=split == 'test',
+                    download=False,
+                    lazy_init=True,
+                )
+            ).load_data_list()
     # A damaged file fails wherever its bytes stop making sense.
     except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as e:
         raise InputError(
@@ -188,3 +184,13 @@ def _load(
         ) from None
     images = [entry['img'] for entry in data_list]
     return images, np.array([int(entry['gt_label']) for entry in data_list])
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let mmpretrain load without waiting for all processes to do so."""
+    barrier, dist.barrier = dist.barrier, lambda *args: None
+    try:
+        yield
+    finally:
+        dist.barrier = barrier

@@ -2,22 +2,18 @@
 
 import collections
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
-from tjls_mm.active.stage_config import has_discriminator
 from tjls_mm.datasets.image_source import ImageSource
 from tjls_mm.errors import InputError
 
 
 class ClsImageSource(ImageSource):
     """Images with one class each.
-
-    A source is built again from its settings wherever a data set needs it.
 
     Args:
         channels: 3, or 1 for grey images. With 3, grey images get three equal
@@ -27,14 +23,12 @@ class ClsImageSource(ImageSource):
         InputError: If ``channels`` is neither.
     """
 
+    image_set = 'tjls_mm.ClsImageSet', 'with_label'
+
     def __init__(self, channels: int) -> None:
         if channels not in (1, 3):
             raise InputError(f'data_source.channels must be 1 or 3, got {channels!r}.')
         self.channels = channels
-
-    @abstractmethod
-    def settings(self) -> dict:
-        """Config that builds this source again, classes included."""
 
     @abstractmethod
     def label(self, image_id: str) -> int:
@@ -52,50 +46,42 @@ class ClsImageSource(ImageSource):
     def entry(self, image_id: str) -> dict:
         """``img_path`` of an image file, or ``img`` where images lie in one file."""
 
-    def check_config(self, cfg: Config) -> None:
-        """Refuse a config whose parts do not fit these images, or each other.
+    def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
+        """See ``ImageSource``.
 
-        Raises:
-            InputError: If the preprocessor cannot take unlabelled images or this many
-                channels, or data sets would decode images in different ways.
+        The preprocessor must take unlabelled images and this many channels, and
+        all data sets must decode images in one way.
         """
         own = cfg.model.get('data_preprocessor')
         preprocessor = own or cfg.get('data_preprocessor') or {}
         kind = str(preprocessor.get('type', 'ClsDataPreprocessor')).split('.')[-1]
-        if kind == 'ClsDataPreprocessor' and has_discriminator(cfg):
-            raise InputError(
+        if kind == 'ClsDataPreprocessor' and uses_pool:
+            yield (
                 'mmpretrain takes a batch for labelled if its first image is: set '
                 "data_preprocessor.type='tjls_mm.JointClsDataPreprocessor'."
             )
         mean = preprocessor.get('mean')
         if mean is not None and len(mean) not in (1, self.channels):
-            raise InputError(
+            yield (
                 f'data_preprocessor.mean has {len(mean)} values for images of '
                 f'{self.channels} channels: give mean and std as many, or change '
                 'data_source.channels.'
             )
-        parts = cfg.train_dataloader.dataset
-        datasets = {
-            'train_dataloader.dataset.labelled': parts.labelled,
-            'train_dataloader.dataset.pool': parts.pool,
-            'val_dataloader.dataset': cfg.val_dataloader.dataset,
-            'score_dataloader.dataset': cfg.score_dataloader.dataset,
-        }
-        first, *others = (
-            (
-                name,
-                {
-                    'decode_once': bool(part.get('decode_once')),
-                    'scale': tuple(part.get('scale') or ()) or None,
-                },
-            )
-            for name, part in datasets.items()
-            if part is not None
-        )
-        for name, settings in others:
-            if settings != first[1]:
-                raise InputError(
-                    f'{name} has {settings}, {first[0]} has {first[1]}: images must '
+        parts = {}
+        for name in ('train', 'val', 'test', 'score'):
+            dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset') or {}
+            for part in ('labelled', 'pool') if name == 'train' else ('',):
+                found = dataset.get(part) if part else dataset
+                if found:
+                    place = f'{name}_dataloader.dataset{part and "."}{part}'
+                    scale = tuple(found.get('scale') or ()) or None
+                    decode_once = bool(found.get('decode_once'))
+                    parts[place] = {'decode_once': decode_once, 'scale': scale}
+        (first, expected), *others = parts.items()
+        for place, settings in others:
+            if settings != expected:
+                yield (
+                    f'{place} has {settings}, {first} has {expected}: images must '
                     'be decoded alike, or the discriminator tells them by it and '
                     'figures are those of other images.'
                 )
@@ -104,56 +90,18 @@ class ClsImageSource(ImageSource):
         """An image to look at."""
         return Image.fromarray(self.load_image(image_id).squeeze())
 
-    def check_annotations(self, image_ids: Iterable[str], what: str) -> None:
+    def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
         """See ``ImageSource``; ``label`` raises."""
         for image_id in image_ids:
-            self.label(image_id)
+            try:
+                self.label(image_id)
+            except InputError as error:
+                yield str(error)
 
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """Images per class."""
         counts = collections.Counter(map(self.label, image_ids))
         return {'images': {name: counts[i] for i, name in enumerate(self.classes)}}
-
-    def write_annotation_lists(
-        self, folder: Path, image_ids: Mapping[str, Sequence[str]]
-    ) -> None:
-        """Nothing, unless mmpretrain has a data set that reads lists of the kind."""
-
-    def labelled_dataset(self, list_file: str) -> dict:
-        """Config of the data set that gives the images of a list their labels."""
-        return self._dataset(list_file, with_label=True)
-
-    def pool_dataset(self, list_file: str) -> dict:
-        """Config of the data set that never asks for a label."""
-        return self._dataset(list_file, with_label=False)
-
-    def _dataset(self, list_file: str, with_label: bool) -> dict:
-        return {
-            'type': 'tjls_mm.ClsImageSet',
-            'ann_file': list_file,
-            'source': self.settings(),
-            'with_label': with_label,
-        }
-
-
-def check_names(setting: str, value) -> list[str]:
-    """A list of different names as given in a config.
-
-    Args:
-        setting: Of ``data_source``.
-        value: What it was set to.
-
-    Raises:
-        InputError: If it is a string, empty, or names something twice.
-    """
-    if isinstance(value, str):
-        raise InputError(f'data_source.{setting} must be a list, e.g. [{value!r}].')
-    names = list(value)
-    if not names or len(set(names)) < len(names):
-        raise InputError(
-            f'data_source.{setting} must name at least one and each once, got {names}.'
-        )
-    return names
 
 
 def spread_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Checks of image files before hours of training."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image, UnidentifiedImageError
@@ -10,17 +10,33 @@ from tjls_mm.errors import InputError
 from tjls_mm.progress import progress
 
 _EXIF_ORIENTATION = 0x0112
+_UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+)
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels as loaded, EXIF orientation applied."""
-    with Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (height, width) if turned else (width, height)
+    """(width, height) in pixels as loaded, EXIF orientation applied.
+
+    Raises:
+        InputError: If the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except _UNREADABLE:
+        problem = image_problem(path) or 'cannot be read as an image'
+        raise InputError(f'{path} {problem}. Put the whole file there.') from None
+    return (height, width) if turned else (width, height)
 
 
-def _problem(path: str) -> str | None:
+def image_problem(path: str) -> str | None:
+    """What is wrong with an image file, or None; decodes it."""
     try:
         if os.path.getsize(path) == 0:
             return 'is empty'
@@ -31,42 +47,36 @@ def _problem(path: str) -> str | None:
             image.load()
     except FileNotFoundError:
         return 'does not exist'
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
+    except _UNREADABLE as error:
         return f'cannot be read as an image ({error})'.replace(repr(path), 'the file')
     return None
 
 
-def check_images(paths: Mapping[str, str], source: str) -> None:
-    """Decode every image once.
+def unusable_images(paths: Mapping[str, str], where: str) -> Iterator[str]:
+    """Decode every image once, in threads.
 
     Args:
         paths: image_id to path.
-        source: Where the ids come from, for the message.
+        where: Names the images in the message.
 
-    Raises:
-        InputError: If an image is missing, empty or unreadable; names the first
-            five and counts the rest.
+    Yields:
+        One message, if there is one that is missing, empty or unreadable: names the
+        first five and counts the rest.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = progress(
-            pool.map(_problem, paths.values()), 'Checking images', len(paths)
-        )
+        results = pool.map(image_problem, paths.values())
+        results = progress(results, 'Checking images', len(paths), bool(paths))
         bad = [
-            (image_id, problem)
-            for image_id, problem in zip(paths, results, strict=True)
+            f'  {path} {problem}'
+            for path, problem in zip(paths.values(), results, strict=True)
             if problem
         ]
     if bad:
-        shown = '\n'.join(f'  {paths[i]} {problem}' for i, problem in bad[:5])
         more = f'\n  and {len(bad) - 5} more' if len(bad) > 5 else ''
-        raise InputError(
-            f'{len(bad)} of {len(paths)} images of {source} cannot be used:\n'
-            f'{shown}{more}\nReplace these files, or remove them, and their lines from '
-            'lists that name them.'
+        yield (
+            f'{len(bad)} of {len(paths)} images of {where} cannot be used:\n'
+            + '\n'.join(bad[:5])
+            + f'{more}\nPut whole files in their place and run the same command '
+            'again. Only a trial that has not begun can do without them: remove '
+            'them, and their lines or entries from files that list them.'
         )

@@ -10,12 +10,8 @@ import cv2
 import mmcv
 import numpy as np
 
-from tjls_mm.datasets.cls_source import (
-    ClsImageSource,
-    check_names,
-    spread_channels,
-)
-from tjls_mm.datasets.image_checks import check_images
+from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
+from tjls_mm.datasets.image_source import check_image_id, check_names, check_root
 from tjls_mm.errors import InputError
 from tjls_mm.files import write_text
 from tjls_mm.image_ids import image_path, split_lines
@@ -29,11 +25,11 @@ class _ImageFiles(ClsImageSource):
     def __init__(self, data_root: str, channels: int) -> None:
         super().__init__(channels)
         self.data_root = data_root
-        if not osp.isdir(data_root):
-            raise InputError(
-                f'The data root {data_root} does not exist. Unpack the data there, '
-                'or name another place: --cfg-options data_source.data_root=PATH'
-            )
+        check_root(
+            data_root,
+            'Unpack the data there, or name another place: --cfg-options '
+            'data_source.data_root=PATH',
+        )
 
     def image_path(self, image_id: str) -> str:
         """Path of an image."""
@@ -57,9 +53,9 @@ class _ImageFiles(ClsImageSource):
                 'it to PNG or JPEG with 8 bits per channel.'
             ) from None
 
-    def check_images(self, split: str, image_ids: Iterable[str]) -> None:
-        """Decode images once; raises InputError naming unusable ones."""
-        check_images({i: self.image_path(i) for i in image_ids}, self.data_root)
+    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
+        """See ``ImageSource``."""
+        return {image_id: self.image_path(image_id) for image_id in image_ids}
 
     def write_annotation_lists(
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
@@ -103,28 +99,17 @@ class ImageFolders(_ImageFiles):
         extensions: Sequence[str] = EXTENSIONS,
     ) -> None:
         super().__init__(data_root, channels)
-        self.dirs = {
-            'pool': [osp.normpath(d) for d in check_names('pool_dirs', pool_dirs)],
-            'test': [osp.normpath(d) for d in check_names('test_dirs', test_dirs)],
-        }
+        self.pool_dirs, self.test_dirs = (
+            [osp.normpath(name) for name in check_names(setting, names)]
+            for setting, names in (('pool_dirs', pool_dirs), ('test_dirs', test_dirs))
+        )
+        self.dirs = {'pool': self.pool_dirs, 'test': self.test_dirs}
         self.extensions = tuple(extension.lower() for extension in extensions)
         self._check_dirs()
         if classes is not None:
             classes = check_names('classes', classes)
         self.classes = tuple(classes or self._find_classes())
         self._label = {name: i for i, name in enumerate(self.classes)}
-
-    def settings(self) -> dict:
-        """Config that builds this source again, classes included."""
-        return {
-            'type': 'tjls_mm.ImageFolders',
-            'data_root': self.data_root,
-            'pool_dirs': self.dirs['pool'],
-            'test_dirs': self.dirs['test'],
-            'classes': self.classes,
-            'channels': self.channels,
-            'extensions': self.extensions,
-        }
 
     def _check_dirs(self) -> None:
         for split, dirs in self.dirs.items():
@@ -136,9 +121,10 @@ class ImageFolders(_ImageFiles):
                     )
                 if not osp.isdir(osp.join(self.data_root, name)):
                     found = sorted(
-                        entry.name for entry in os.scandir(self.data_root)
-                        if entry.is_dir()
-                    )  # fmt: skip
+                        entry.name
+                        for entry in os.scandir(self.data_root)
+                        if entry.is_dir() and not entry.name.startswith('.')
+                    )
                     raise InputError(
                         f'{osp.join(self.data_root, name)} does not exist: '
                         f'data_source.{split}_dirs names {name!r}. Found folders: '
@@ -223,14 +209,8 @@ class ImageFolders(_ImageFiles):
         for parent, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = [name for name in folders if not name.startswith('.')]
             found += [osp.join(parent, name) for name in names if self._is_image(name)]
-        image_ids = [osp.normpath(osp.relpath(path, self.data_root)) for path in found]
-        for image_id in image_ids:
-            if not image_id.isprintable():
-                raise InputError(
-                    f'{image_id!r} in {self.data_root}: expected a file name of '
-                    'printable characters in UTF-8. Rename it.'
-                )
-        return image_ids
+        ids = (osp.normpath(osp.relpath(path, self.data_root)) for path in found)
+        return [check_image_id(image_id, self.data_root) for image_id in ids]
 
     def label(self, image_id: str) -> int:
         """Class of an image: the name of its class folder."""
@@ -277,24 +257,11 @@ class ImageLists(_ImageFiles):
         channels: int = 3,
     ) -> None:
         super().__init__(data_root, channels)
-        self.files = {
-            'pool': check_names('pool_files', pool_files),
-            'test': check_names('test_files', test_files),
-        }
+        self.pool_files = check_names('pool_files', pool_files)
+        self.test_files = check_names('test_files', test_files)
+        self.files = {'pool': self.pool_files, 'test': self.test_files}
         self.classes = tuple(check_names('classes', classes))
         self.image_dir = image_dir
-
-    def settings(self) -> dict:
-        """Config that builds this source again."""
-        return {
-            'type': 'tjls_mm.ImageLists',
-            'data_root': self.data_root,
-            'pool_files': self.files['pool'],
-            'test_files': self.files['test'],
-            'classes': self.classes,
-            'image_dir': self.image_dir,
-            'channels': self.channels,
-        }
 
     def _read(self, name: str) -> Mapping[str, int]:
         path = osp.join(self.data_root, name)

@@ -1,30 +1,43 @@
 """The interface between the stage loop and data sets on disk."""
 
+import copy
+import inspect
+import os.path as osp
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from PIL.Image import Image
 
+from tjls_mm.datasets.image_checks import unusable_images
+from tjls_mm.errors import InputError
+
 
 class ImageSource(ABC):
     """What a data set is on disk: its image_ids, images, labels and annotation files.
 
+    A source is built again from its settings wherever a data set needs it: every
+    argument of its constructor is kept as an attribute of that name.
+
     Attributes:
+        data_root: Folder of the data set.
         classes: Class names in order.
         channels: Of an image as models see it.
+        image_set: Type of its data sets, and their argument that says whether
+            annotations are opened.
     """
 
+    data_root: str
     classes: tuple[str, ...]
     channels = 3
+    image_set: tuple[str, str]
 
-    def check_config(self, cfg: Config) -> None:  # noqa: B027  most need no check
-        """Refuse a config of a stage whose parts do not fit the images.
-
-        Raises:
-            InputError: If so.
-        """
+    def settings(self) -> dict:
+        """Config that builds this source again, classes included."""
+        names = inspect.signature(type(self)).parameters
+        arguments = {name: getattr(self, name) for name in names}
+        return {'type': f'tjls_mm.{type(self).__name__}', **arguments}
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:
@@ -45,23 +58,29 @@ class ImageSource(ABC):
         """An image to look at."""
 
     @abstractmethod
-    def check_images(self, split: str, image_ids: Iterable[str]) -> None:
-        """Decode images once.
+    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
+        """image_id to path; empty where images have no files of their own."""
 
-        Raises:
-            InputError: If one cannot be used; names it.
+    def image_problems(self, split: str, image_ids: Iterable[str]) -> Iterator[str]:
+        """Decode images once, with a progress bar; yields a message on unusable ones.
+
+        Args:
+            split: 'pool' or 'test', for the message.
+            image_ids: Of the images.
         """
+        where = f'the {split} set ({self.data_root})'
+        yield from unusable_images(self.image_files(image_ids), where)
 
     @abstractmethod
-    def check_annotations(self, image_ids: Iterable[str], what: str) -> None:
-        """Open the annotations of labelled or test images.
+    def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
+        """Open the annotations of images that are trained on or evaluated.
 
         Args:
             image_ids: Of the images.
-            what: Names them in the message, e.g. 'test'.
+            what: They are 'labelled', 'test' or 'selected', for the message.
 
-        Raises:
-            InputError: If one is missing or wrong; names it.
+        Yields:
+            A message on each annotation that is missing or wrong.
         """
 
     @abstractmethod
@@ -76,8 +95,7 @@ class ImageSource(ABC):
             per image adds a count of its own, such as ``boxes``.
         """
 
-    @abstractmethod
-    def write_annotation_lists(
+    def write_annotation_lists(  # noqa: B027  most have none
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
     ) -> None:
         """Write lists for the data sets of mmdet or mmpretrain, where they have any.
@@ -87,10 +105,79 @@ class ImageSource(ABC):
             image_ids: 'labelled' and 'pool' to their ids.
         """
 
-    @abstractmethod
     def labelled_dataset(self, list_file: str) -> dict:
         """Config of the data set that opens the annotations of a list's images."""
+        return self._dataset(list_file, True)
 
-    @abstractmethod
     def pool_dataset(self, list_file: str) -> dict:
         """Config of the data set that lists images and opens no annotation."""
+        return self._dataset(list_file, False)
+
+    def _dataset(self, list_file: str, is_labelled: bool) -> dict:
+        kind, flag = self.image_set
+        source = self.settings()
+        return dict(type=kind, ann_file=list_file, source=source, **{flag: is_labelled})
+
+    def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
+        """A training pipeline for images without annotations, as a copy."""
+        return copy.deepcopy(list(pipeline or []))
+
+    def score_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
+        """A test pipeline for images without annotations, as a copy."""
+        return copy.deepcopy(list(pipeline or []))
+
+    def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
+        """Look for parts of a stage's config that do not fit the images.
+
+        Args:
+            cfg: Derived config of a stage.
+            uses_pool: Whether training reads pool images.
+
+        Yields:
+            A message on each.
+        """
+        yield from ()
+
+
+def check_root(data_root: str, advice: str) -> None:
+    """Raise an InputError with the advice if the folder is missing."""
+    if not osp.isdir(data_root):
+        raise InputError(f'The data root {data_root} does not exist. {advice}')
+
+
+def check_names(setting: str, value) -> list[str]:
+    """A list of different names as given in a config.
+
+    Args:
+        setting: Of ``data_source``.
+        value: What it was set to.
+
+    Raises:
+        InputError: If it is a string, empty, or names something twice.
+    """
+    if isinstance(value, str):
+        raise InputError(f'data_source.{setting} must be a list, e.g. [{value!r}].')
+    names = list(value)
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f'data_source.{setting} must name at least one and each once, got {names}.'
+        )
+    return names
+
+
+def check_image_id(image_id: str, where: str) -> str:
+    """An image_id that a list file can hold.
+
+    Args:
+        image_id: From the name of a file.
+        where: It was found.
+
+    Raises:
+        InputError: If it has characters that cannot be printed, or blanks around it.
+    """
+    if not image_id.isprintable() or image_id != image_id.strip():
+        raise InputError(
+            f'{image_id!r} in {where}: expected a file name of printable characters '
+            'in UTF-8 without blanks around it. Rename it.'
+        )
+    return image_id

@@ -19,14 +19,15 @@ class JointBatchSampler:
     With several processes each takes its part of the joint batch, so that n
     processes with batches of B/n see the images of one process with batches of B.
 
-    Without pool images a batch holds ``batch_size`` labelled images.
+    Every iteration of the task holds ``batch_size`` labelled images per process; a
+    mixed batch holds as many pool images beside them.
 
     Args:
         sampler: A sampler of MMEngine, for its ``dataset`` (a JointDataset) and,
             where ``seed`` is None, its seed.
-        batch_size: Images per batch and process.
-        composition: 'mixed', half labelled and half pool in a seeded order, or
-            'pure', all labelled and all pool in turn.
+        batch_size: Labelled images per process and iteration of the task.
+        composition: 'mixed', as many pool images beside them in a seeded order, or
+            'pure', batches of labelled and of pool images in turn.
         update: 'joint', or 'alternate': with 'mixed' every batch is served twice,
             for the task's and for the sampler's update.
         pool_ratio: Pool images that training may see, as a multiple of the
@@ -38,8 +39,7 @@ class JointBatchSampler:
         stage: Stage of the trial.
 
     Raises:
-        ValueError: If the batch size is odd with 'mixed', or an argument is not
-            one of the above.
+        ValueError: If an argument is not one of the above.
     """
 
     def __init__(
@@ -67,11 +67,6 @@ class JointBatchSampler:
         self.n_labelled = sampler.dataset.n_labelled
         self.n_pool = sampler.dataset.n_pool
         self.composition = composition if self.n_pool else 'plain'
-        if self.composition == 'mixed' and batch_size % 2:
-            raise ValueError(
-                f'A mixed batch is half labelled, half pool: batch_size must be '
-                f'even, got {batch_size}.'
-            )
         self.repeats = 2 if (update, self.composition) == ('alternate', 'mixed') else 1
         self.accumulative_counts = accumulative_counts
         self.pool_size = min(max(1, round(pool_ratio * self.n_labelled)), self.n_pool)
@@ -100,11 +95,7 @@ class JointBatchSampler:
 
     def __len__(self) -> int:
         """Batches of one pass over the labelled images, rounded up."""
-        return -(-self.n_labelled // self._labelled_per_batch())
-
-    def _labelled_per_batch(self) -> int:
-        half = 1 if self.composition == 'plain' else 2
-        return self.batch_size * self.world_size // half
+        return -(-self.n_labelled // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         iteration = self._start
@@ -123,23 +114,18 @@ class JointBatchSampler:
             (index into the JointDataset, seed of the transforms) per image.
         """
         size, total = self.batch_size, self.batch_size * self.world_size
-        if self.composition == 'plain':
-            images = self._labelled(number * total, total)
-            rows = range(self.rank * size, (self.rank + 1) * size)
-        elif self.composition == 'pure':
+        rows = range(self.rank * size, (self.rank + 1) * size)
+        if self.composition == 'pure':
             part = self._pool if number % 2 else self._labelled
             images = part(number // 2 * total, total)
-            rows = range(self.rank * size, (self.rank + 1) * size)
         else:
-            half = total // 2
-            images = self._labelled(number * half, half)
-            images += self._pool(number * half, half)
-            own = np.arange(self.rank * size // 2, (self.rank + 1) * size // 2)
-            rows = np.concatenate([own, own + half])
+            images = self._labelled(number * total, total)
+        if self.composition == 'mixed':
+            images += self._pool(number * total, total)
             # With a fixed layout an image's slot would tell its membership.
             rows = generator(
                 self.seed, self.stage, 'order', number, self.rank
-            ).permutation(rows)
+            ).permutation([*rows, *(row + total for row in rows)])
         return [
             (images[row], derive_seed(self.seed, self.stage, 'sample', number, row))
             for row in map(int, rows)
@@ -177,10 +163,8 @@ class JointBatchSampler:
         """
         if self.composition == 'plain':
             return set()
-        if self.composition == 'pure':
-            count = n_batches // 2 * self.batch_size * self.world_size
-        else:
-            count = n_batches * self.batch_size * self.world_size // 2
+        count = n_batches // 2 if self.composition == 'pure' else n_batches
+        count *= self.batch_size * self.world_size
         if not self.redraw_pool and count >= self.pool_size:
             return set(map(int, self._pool_subset(0)))
         return {i - self.n_labelled for i in self._pool(0, count)}

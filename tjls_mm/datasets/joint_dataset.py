@@ -1,7 +1,10 @@
 """Labelled and pool images behind one index."""
 
+import contextlib
 from collections.abc import Mapping
 
+from tjls_mm.errors import InputError
+from tjls_mm.image_ids import read_image_ids
 from tjls_mm.randomness import seeded_pipeline
 from tjls_mm.registry import DATASETS
 
@@ -10,23 +13,41 @@ from tjls_mm.registry import DATASETS
 class JointDataset:
     """Labelled images first, pool images after them.
 
-    Every sample carries its facts in its data sample's metainfo: ``image_id`` and
-    ``is_labelled``. What random transforms draw depends on the seed in the index
-    only, so a sample is the same whichever worker makes it.
+    Every sample carries its facts in its data sample's metainfo: ``image_id``,
+    ``is_labelled`` and ``is_held_out``. What random transforms draw depends on the
+    seed in the index only, so a sample is the same whichever worker makes it.
 
     Args:
         labelled: Config of the labelled data set, of any OpenMMLab library.
         pool: Config of the pool data set, or None.
+        held_out: List file of labelled image_ids that train the task and are kept
+            from what tells labelled images from others.
+
+    Raises:
+        InputError: If ``held_out`` names an image that is not labelled.
 
     Example:
         A batch of ``dict(type='tjls_mm.JointBatchSampler')`` asks for
         ``dataset[(7, 1234)]``: image 7, transforms seeded with 1234.
     """
 
-    def __init__(self, labelled: dict, pool: dict | None = None) -> None:
+    def __init__(
+        self, labelled: dict, pool: dict | None = None, held_out: str | None = None
+    ) -> None:
         self.labelled = DATASETS.build(labelled)
         self.pool = None if pool is None else DATASETS.build(pool)
         self.full_init()
+        self.held_out = frozenset(read_image_ids(held_out) if held_out else ())
+        if self.held_out:
+            known = {
+                _image_id(self.labelled.get_data_info(i))
+                for i in range(self.n_labelled)
+            }
+            unknown = sorted(self.held_out - known)
+            if unknown:
+                raise InputError(
+                    f'{held_out}: expected labelled image_ids, found {unknown[:3]}.'
+                )
 
     def full_init(self) -> None:
         """Load the lists of both parts."""
@@ -53,9 +74,10 @@ class JointDataset:
         return self.n_labelled + self.n_pool
 
     def get_data_info(self, index: int) -> dict:
-        """Entry of an image in its part's list, with ``is_labelled``."""
+        """Entry of an image in its part's list, with its facts."""
         part, position = self._part(index)
-        return {**part.get_data_info(position), 'is_labelled': part is self.labelled}
+        info = part.get_data_info(position)
+        return {**info, **self._facts(part, _image_id(info))}
 
     def __getitem__(self, index: int | tuple[int, int]) -> Mapping:
         """One transformed sample.
@@ -64,37 +86,26 @@ class JointDataset:
             index: Position, or (position, seed of the transforms).
 
         Returns:
-            What the part's pipeline returns, ``image_id`` and ``is_labelled``
-            added to the metainfo of its ``data_samples``. Of a part that keeps
-            decoded images: these, and the seed under ``seeds``.
+            What the part's pipeline returns, the image's facts added to the metainfo
+            of its ``data_samples``. Of a part that keeps decoded images: these, and
+            the seed under ``seeds``.
 
         Raises:
             RuntimeError: If the pipeline dropped the image.
         """
-        if isinstance(index, int):
-            return self._load(index)
-        index, seed = index
-        if getattr(self._part(index)[0], 'decode_once', False):
-            return self._packed(index, seed)
-        with seeded_pipeline(seed):
-            return self._load(index)
-
-    def _part(self, index: int) -> tuple:
-        """The part that an image is in, and its position there."""
-        if index < self.n_labelled:
-            return self.labelled, index
-        return self.pool, index - self.n_labelled
-
-    def _packed(self, index: int, seed: int) -> Mapping:
+        index, seed = index if isinstance(index, tuple) else (index, None)
         part, position = self._part(index)
-        # The preprocessor augments by it: nothing is drawn here.
-        return {**part.packed(position), 'seeds': seed}
-
-    def _load(self, index: int) -> Mapping:
-        info = self.get_data_info(index)
-        image_id = info.get('image_id', info.get('img_id', info.get('img_path')))
-        is_labelled = info['is_labelled']
-        sample = self._part(index)[0].pipeline(info)
+        if getattr(part, 'decode_once', False):
+            sample = part.packed(position)
+            image_id = sample['data_samples'].image_id
+            if seed is not None:
+                # The preprocessor augments by it: nothing is drawn here.
+                sample['seeds'] = seed
+        else:
+            info = self.get_data_info(index)
+            image_id = info['image_id']
+            with contextlib.nullcontext() if seed is None else seeded_pipeline(seed):
+                sample = part.pipeline(info)
         if sample is None:
             raise RuntimeError(
                 f'The training pipeline dropped image {image_id}. Labelled images '
@@ -102,6 +113,23 @@ class JointDataset:
                 'replaced: let the transforms keep every image (in detection, those '
                 'without boxes too: FilterAnnotations(keep_empty=False)).'
             )
-        facts = {'image_id': str(image_id), 'is_labelled': is_labelled}
-        sample['data_samples'].set_metainfo(facts)
+        sample['data_samples'].set_metainfo(self._facts(part, image_id))
         return sample
+
+    def _part(self, index: int) -> tuple:
+        """The part that an image is in, and its position there."""
+        if index < self.n_labelled:
+            return self.labelled, index
+        return self.pool, index - self.n_labelled
+
+    def _facts(self, part, image_id: str) -> dict:
+        return {
+            'image_id': image_id,
+            'is_labelled': part is self.labelled,
+            'is_held_out': image_id in self.held_out,
+        }
+
+
+def _image_id(info: Mapping) -> str:
+    """Of an entry; data sets of the libraries have names of their own for it."""
+    return str(info.get('image_id', info.get('img_id', info.get('img_path'))))

@@ -21,7 +21,12 @@ AUC_IMAGES = 1000
 
 
 def gather_stage(
-    model: torch.nn.Module, folder: StageFolder, score, needs: Needs, seed: int
+    model: torch.nn.Module,
+    lists: StageFolder,
+    folder: StageFolder,
+    score,
+    needs: Needs,
+    seed: int,
 ) -> None:
     """Gather the outputs of the pool and of labelled images, on all processes.
 
@@ -29,7 +34,9 @@ def gather_stage(
 
     Args:
         model: Learner with the weights of the end of the stage.
-        folder: Of the stage; its lists are read, its outputs written.
+        lists: Folder whose lists of images are read: the stage's.
+        folder: Where outputs are written; the same, but where a stage is trained
+            again elsewhere.
         score: ``score_dataloader`` of the stage's config: ``dataset`` (the pool
             through the test pipeline without annotations), ``batch_size``,
             ``num_workers``.
@@ -41,7 +48,8 @@ def gather_stage(
         TrainingDiverged: If an output is not finite.
     """
     started = time.perf_counter()
-    has_logit = 'logit' in find_reader(model).provides(model)
+    reader = find_reader(model)
+    has_logit = reader is not None and 'logit' in reader.provides(model)
     shared = dict(
         batch_size=score.batch_size,
         num_workers=score.get('num_workers', 0),
@@ -63,25 +71,25 @@ def gather_stage(
         return outputs
 
     if needs.labelled:
-        gather('labelled', folder.labelled, needs.labelled)
+        gather('labelled', lists.labelled, needs.labelled)
     measured = None
     if has_logit:
         if is_main_process():
-            write_image_ids(folder.measured, _measured_images(folder, seed))
+            write_image_ids(folder.measured, _measured_images(lists, seed))
         barrier()
         measured = gather('measured', folder.measured, ('logit',))
     names = dict.fromkeys([*needs.pool, *(['logit'] if has_logit else [])])
-    pool = gather('pool', folder.pool, tuple(names))
+    pool = gather('pool', lists.pool, tuple(names))
     if is_main_process():
         record = StageRecord(folder)
         if has_logit:
-            report = _measure_discriminator(folder, measured, pool)
+            report = _measure_discriminator(lists, folder, measured, pool)
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
         write_json(
             folder.outputs_index,
             {
-                'pool': file_hash(folder.pool),
+                'pool': file_hash(lists.pool),
                 'names': {'pool': list(pool), 'labelled': list(needs.labelled)},
                 'passes': needs.passes,
             },
@@ -89,14 +97,14 @@ def gather_stage(
     barrier()
 
 
-def _held_out(folder: StageFolder) -> set[str]:
-    return set(read_image_ids(folder.held_out)) if folder.held_out.exists() else set()
+def _held_out(lists: StageFolder) -> set[str]:
+    return set(read_image_ids(lists.held_out)) if lists.held_out.exists() else set()
 
 
-def _measured_images(folder: StageFolder, seed: int) -> list[str]:
+def _measured_images(lists: StageFolder, seed: int) -> list[str]:
     """All held-out labelled images, and some of the others, sorted."""
-    held_out = _held_out(folder)
-    others = [i for i in read_image_ids(folder.labelled) if i not in held_out]
+    held_out = _held_out(lists)
+    others = [i for i in read_image_ids(lists.labelled) if i not in held_out]
     if len(others) > AUC_IMAGES:
         rows = generator(seed, 'auc').choice(len(others), AUC_IMAGES, replace=False)
         others = [others[row] for row in rows]
@@ -104,9 +112,9 @@ def _measured_images(folder: StageFolder, seed: int) -> list[str]:
 
 
 def _measure_discriminator(
-    folder: StageFolder, measured: Outputs, pool: Outputs
+    lists: StageFolder, folder: StageFolder, measured: Outputs, pool: Outputs
 ) -> dict:
-    held_out, seen = _held_out(folder), set(read_image_ids(folder.trained_on))
+    held_out, seen = _held_out(lists), set(read_image_ids(folder.trained_on))
     is_held_out = np.array([i in held_out for i in measured.image_ids])
     logits = np.asarray(measured['logit'])
     return discriminator_report(

@@ -18,13 +18,15 @@ class PoolScoringHook(Hook):
     outside autocast, whatever training used.
 
     Args:
+        lists: Folder of the stage, whose lists of images are read.
         needs: Fields of ``Needs``.
         seed: Of stochastic passes.
     """
 
     priority = 'NORMAL'
 
-    def __init__(self, needs: dict, seed: int = 0) -> None:
+    def __init__(self, lists: str, needs: dict, seed: int = 0) -> None:
+        self.lists = StageFolder(lists)
         self.needs = Needs(**needs)
         self.seed = seed
 
@@ -32,4 +34,5 @@ class PoolScoringHook(Hook):
         """Score the pool."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         folder = StageFolder(runner.work_dir)
-        gather_stage(model, folder, runner.cfg.score_dataloader, self.needs, self.seed)
+        score = runner.cfg.score_dataloader
+        gather_stage(model, self.lists, folder, score, self.needs, self.seed)

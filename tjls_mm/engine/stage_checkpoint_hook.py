@@ -102,8 +102,10 @@ def _save(runner, content: dict, path: Path) -> None:
                 'before_save_checkpoint convert the value, e.g. with '
                 'torch.as_tensor or .tolist().'
             )
-    with atomic_path(path) as temporary:
-        torch.save(_plain(content), temporary)
+    # Into a file, not to a path, whose name torch would write into it: equal weights
+    # make equal files.
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        torch.save(_plain(content), file)
 
 
 def _find_unsafe(value, where: str) -> str | None:

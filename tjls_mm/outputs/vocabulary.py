@@ -56,7 +56,9 @@ VOCABULARY = {
         'Boxes',
         'see its fields',
         'Detections after suppression, bit-equal to what the detector predicts, '
-        'highest score first within an image; an image may have none.',
+        'highest score first within an image; an image may have none. A prior gives a '
+        'box for each class above the threshold, all with the same class '
+        'probabilities.',
     ),
     'box_feature': Entry(
         ('M', 'F'),

@@ -74,15 +74,14 @@ def stage_warnings(record: Mapping) -> list[str]:
     Returns:
         Sentences without a full stop. One is about a discriminator whose ``auc``
         (held-out labelled images against unseen pool images) is below 0.55, or so
-        low that chance explains it at 5 %: ``auc_chance_error`` is the standard
-        error of the AUC at chance.
+        low that chance explains it at 5 %: ``auc_chance_error`` is the AUC's standard
+        error at chance.
     """
     warnings = []
     report = record.get('discriminator') or {}
     auc = report.get('auc')
-    if auc is not None and auc < max(
-        CHANCE_AUC, 0.5 + ONE_SIDED * report['auc_chance_error']
-    ):
+    error = report.get('auc_chance_error')
+    if auc is not None and auc < max(CHANCE_AUC, 0.5 + ONE_SIDED * error):
         warnings.append(
             f'discriminator AUC {auc:.2f} on {report["n_held_out"]} held-out and '
             f'{report["n_unseen"]} unseen images is near chance '

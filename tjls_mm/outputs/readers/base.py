@@ -112,8 +112,8 @@ class PoolReader(ABC):
         if name in VOCABULARY:
             return self.other_family(name)
         return (
-            f'{name!r} is none of {", ".join(VOCABULARY)}; anything else is of a branch '
-            f'of your own: write one with provides = ({name!r},) and '
+            f'{name!r} is none of {", ".join(VOCABULARY)}; anything else is of a '
+            f'branch of your own: write one with provides = ({name!r},) and '
             "add it with method.branches=dict(NAME=dict(type='...'))"
         )
 

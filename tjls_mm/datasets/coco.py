@@ -1,0 +1,324 @@
+"""Data sets in the format of COCO."""
+
+import functools
+import json
+import os
+import os.path as osp
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tjls_mm.datasets.detection_source import DetectionSource, Instance
+from tjls_mm.datasets.image_checks import image_size
+from tjls_mm.datasets.image_source import check_image_id, check_names, check_root
+from tjls_mm.errors import InputError
+from tjls_mm.image_ids import image_path
+from tjls_mm.registry import IMAGE_SOURCES
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image as an annotation file lists it.
+
+    Attributes:
+        number: Its ``id``.
+        size: (width, height) in pixels, or None.
+    """
+
+    number: int
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """Content of an annotation file, labels parted from images.
+
+    Attributes:
+        path: Of the file.
+        categories: ``id`` to name, in the order of the file.
+        images: By image_id.
+        annotations: Objects by number of their image, unchecked; None in a file of
+            images alone.
+    """
+
+    path: str
+    categories: Mapping[int, str]
+    images: Mapping[str, CocoImage]
+    annotations: Mapping[int, list[Mapping]] | None
+
+
+@IMAGE_SOURCES.register_module()
+class CocoFiles(DetectionSource):
+    """Images and annotation files of a data set in COCO format.
+
+    An image_id is the path of the image below ``data_root``: ``file_name`` with the
+    image dir in front, ``train2017/000000000009.jpg``. A file of pool images may
+    lack ``annotations``. Boxes with ``iscrowd`` or ``ignore`` are neither trained on
+    nor evaluated.
+
+    Args:
+        data_root: Folder of the data set.
+        pool_files: Annotation files below it; their images are labelled or pool.
+        test_files: Annotation files of the images to evaluate on.
+        image_dirs: Folder below ``data_root`` that file names start from; or one of
+            each split, ``dict(pool='train2017', test='val2017')``.
+        classes: Class names in order. Defaults to the categories of the first pool
+            file, by id.
+        ignore_classes: Names of categories that are no classes and no mistakes.
+        bad_boxes: 'error', or 'drop' to leave out boxes of less than a pixel or
+            outside their image.
+
+    Raises:
+        InputError: If classes are not given and the first file cannot tell them.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        pool_files: Sequence[str],
+        test_files: Sequence[str],
+        image_dirs: str | Mapping[str, str] = '',
+        classes: Sequence[str] | None = None,
+        ignore_classes: Sequence[str] = (),
+        bad_boxes: str = 'error',
+    ) -> None:
+        check_root(
+            data_root,
+            'Unpack the data there, or name another place: --cfg-options '
+            'data_source.data_root=PATH',
+        )
+        self.data_root = data_root
+        self.pool_files = check_names('pool_files', pool_files)
+        self.test_files = check_names('test_files', test_files)
+        if isinstance(image_dirs, str):
+            image_dirs = {'pool': image_dirs, 'test': image_dirs}
+        if set(image_dirs) != {'pool', 'test'}:
+            raise InputError(
+                'data_source.image_dirs must be a folder or '
+                f'dict(pool=..., test=...), got {dict(image_dirs)}.'
+            )
+        self.image_dirs = dict(image_dirs)
+        if classes is None:
+            first = next(self._files('pool'))
+            classes = [
+                name
+                for _, name in sorted(first.categories.items())
+                if name not in ignore_classes
+            ]
+            if not classes:
+                raise InputError(
+                    f'{first.path} has no categories: name them in data_source.classes.'
+                )
+        super().__init__(data_root, classes, ignore_classes, bad_boxes)
+
+    def _files(self, split: str) -> Iterator[CocoFile]:
+        setting = f'{split}_files'
+        for name in getattr(self, setting):
+            path = osp.join(self.data_root, name)
+            try:
+                changed = os.stat(path).st_mtime_ns
+            except FileNotFoundError:
+                raise InputError(
+                    f'Annotation file {path} does not exist: data_source.{setting} '
+                    f'names {name!r}, a path below {self.data_root}.'
+                ) from None
+            yield _read(path, self.image_dirs[split], changed)
+
+    def _find(self, image_id: str) -> tuple[CocoFile, CocoImage]:
+        for split in ('pool', 'test'):
+            for file in self._files(split):
+                if image_id in file.images:
+                    return file, file.images[image_id]
+        raise InputError(
+            f'{image_id!r} is in none of the annotation files of data_source: '
+            f'{self.pool_files + self.test_files}.'
+        )
+
+    def list_images(self, split: str) -> list[str]:
+        """Sorted image_ids of a split (see ``ImageSource``)."""
+        places: dict[str, str] = {}
+        numbers: dict[int, str] = {}
+        for file in self._files(split):
+            for image_id, image in file.images.items():
+                if image_id in places:
+                    raise InputError(
+                        f'{image_id!r} is in {places[image_id]} and in {file.path}: '
+                        f'name each image in one file of data_source.{split}_files.'
+                    )
+                places[image_id] = file.path
+                other = numbers.setdefault(image.number, file.path)
+                # mmdet tells the images that it evaluates by this number alone.
+                if split == 'test' and other != file.path:
+                    raise InputError(
+                        f'{other} and {file.path} have an image of id {image.number} '
+                        'each: number the images of the test files in one sequence.'
+                    )
+        return sorted(places)
+
+    def image_path(self, image_id: str) -> str:
+        """Path of an image."""
+        return image_path(self.data_root, '{image_id}', image_id)
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """(width, height) of an image in pixels, as the file says."""
+        return self._find(image_id)[1].size or super().image_size(image_id)
+
+    def img_id(self, image_id: str) -> int:
+        """The id that the file gives the image."""
+        return self._find(image_id)[1].number
+
+    def annotation_place(self, image_id: str) -> str:
+        """The file, and the image's id in it."""
+        file, image = self._find(image_id)
+        return f'{file.path}, image {image.number} ({image_id})'
+
+    def instances(self, image_id: str) -> list[Instance]:
+        """Objects of an image in order; an unchanged file is read once per process.
+
+        Raises:
+            InputError: If the file has no annotations, or one of the image's lacks a
+                box or has an unknown category.
+        """
+        file, image = self._find(image_id)
+        if file.annotations is None:
+            raise InputError(
+                f"{file.path} has no 'annotations', which {image_id!r} needs to be "
+                "trained on or evaluated: add its boxes there ('annotations': [] if "
+                'no image of the file has any).'
+            )
+        return [
+            self._instance(file, image_id, entry)
+            for entry in file.annotations.get(image.number, ())
+        ]
+
+    def _instance(self, file: CocoFile, image_id: str, entry: Mapping) -> Instance:
+        box, category = entry.get('bbox'), entry.get('category_id')
+        is_box = isinstance(box, list) and len(box) == 4
+        if not is_box or not all(type(side) in (int, float) for side in box):
+            key, value, expected = 'bbox', box, '[x, y, width, height] in pixels'
+        elif type(category) is not int or category not in file.categories:
+            key, value, expected = 'category_id', category, 'one of the ids in '
+            expected += f"'categories', {list(file.categories)}"
+        else:
+            x, y, width, height = box
+            return Instance(
+                name=file.categories[category],
+                bbox=(x, y, x + width, y + height),
+                ignore=bool(entry.get('iscrowd') or entry.get('ignore')),
+                written=tuple(box),
+            )
+        raise InputError(
+            f'An annotation of {self.annotation_place(image_id)} has {key!r} '
+            f'{value!r}: expected {expected}. Correct it.'
+        )
+
+    def annotation_problems(self, image_ids, what: str) -> Iterator[str]:
+        """See ``DetectionSource``; also images that are loaded in another size."""
+        image_ids = list(image_ids)
+        yield from super().annotation_problems(image_ids, what)
+        for image_id in image_ids:
+            try:
+                size = image_size(self.image_path(image_id))
+            except InputError:
+                continue  # the checks of images name it
+            if size != self.image_size(image_id):
+                yield (
+                    f'{self.annotation_place(image_id)} ({what} image) is '
+                    f'{self.image_size(image_id)} pixels there and {size} as it is '
+                    'loaded (turned by its EXIF orientation, or resized?): its boxes '
+                    'would not fit. Correct width and height and the boxes, or the '
+                    'image.'
+                )
+
+    def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
+        """See ``DetectionSource``: it must be the test file, with classes in order."""
+        (first, *others) = self._files('test')
+        if others or osp.realpath(ann_file) != osp.realpath(first.path):
+            yield (
+                f'{part}_evaluator.ann_file={ann_file!r} is not '
+                f'{[file.path for file in (first, *others)]}, whose images are '
+                'evaluated: name the one test file, or set it to None and add '
+                f"'instances' to meta_keys of PackDetInputs in {part}_dataloader."
+                'dataset.pipeline.'
+            )
+        order = [name for name in first.categories.values() if name in self.classes]
+        if order != list(self.classes):
+            yield (
+                f'{part}_evaluator.ann_file: CocoMetric goes by the order of '
+                f"'categories' in {first.path}, {order}, which must be that of "
+                f'data_source.classes, {list(self.classes)}: set '
+                'data_source.classes to it.'
+            )
+
+
+# Every data set of every stage reads the same files.
+@functools.lru_cache(maxsize=16)
+def _read(path: str, image_dir: str, changed: int) -> CocoFile:
+    """Read an annotation file; an unchanged file is read once per process.
+
+    Args:
+        path: Of the file.
+        image_dir: Put in front of file names.
+        changed: Time of its last change.
+
+    Raises:
+        InputError: If it is no JSON file with lists of images and categories, or an
+            entry of these is wrong or there twice.
+    """
+
+    def bad(expected: str, found) -> InputError:
+        return InputError(
+            f'{path} is no COCO annotation file: expected {expected}, found '
+            f'{str(found)[:150]}. Correct it, or export it again.'
+        )
+
+    def entries(key: str, **types) -> Iterator[tuple]:
+        listed = content.get(key)
+        if not isinstance(listed, list):
+            raise bad(f'a list {key!r}', f'{type(listed).__name__} there')
+        seen = [set() for _ in types]
+        for entry in listed:
+            fields = entry if isinstance(entry, dict) else {}
+            values = [fields.get(name) for name in types]
+            for (name, kind), value in zip(types.items(), values, strict=True):
+                if type(value) is not kind:
+                    raise bad(f'{key} with {name!r}, {kind.__name__}', entry)
+            if key != 'annotations':
+                for known, value in zip(seen, values, strict=True):
+                    if value in known:
+                        raise bad(f'each of the {key} once', f'{value!r} twice')
+                    known.add(value)
+            yield *values, entry
+
+    try:
+        content = json.loads(Path(path).read_bytes())
+    # RecursionError: brackets without end.
+    except (OSError, RecursionError, ValueError) as error:
+        raise bad('JSON', error) from None
+    if not isinstance(content, dict):
+        raise bad('an object', type(content).__name__)
+    categories = {}
+    if 'categories' in content:
+        for number, name, _ in entries('categories', id=int, name=str):
+            categories[number] = name
+    images = {}
+    for number, file_name, entry in entries('images', id=int, file_name=str):
+        image_id = osp.normpath(osp.join(image_dir, file_name))
+        leads_out = osp.isabs(image_id) or image_id.split(os.sep)[0] == '..'
+        if leads_out or image_id in images:
+            raise bad('each file_name once, a path below data_root', file_name)
+        size = entry.get('width'), entry.get('height')
+        is_size = all(type(side) is int and side > 0 for side in size)
+        images[check_image_id(image_id, path)] = CocoImage(
+            number, size if is_size else None
+        )
+    annotations = None
+    if content.get('annotations') is not None:
+        annotations = {image.number: [] for image in images.values()}
+        for number, entry in entries('annotations', image_id=int):
+            if number not in annotations:
+                raise bad("annotations whose 'image_id' is one of the images", entry)
+            # Polygons would take many times the memory.
+            kept = ('bbox', 'category_id', 'iscrowd', 'ignore')
+            annotations[number].append({k: entry[k] for k in kept if k in entry})
+    return CocoFile(path, categories, images, annotations)

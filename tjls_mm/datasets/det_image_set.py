@@ -1,0 +1,67 @@
+"""The images of a list, with or without their boxes."""
+
+import os.path as osp
+
+from mmdet.datasets import BaseDetDataset
+
+from tjls_mm.errors import InputError
+from tjls_mm.image_ids import read_image_ids
+from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
+
+
+@DATASETS.register_module()
+class DetImageSet(BaseDetDataset):
+    """mmdet's data set for image_ids of an image source; no image is left out.
+
+    An entry has ``img_path``, ``image_id``, mmdet's integer ``img_id``, ``height``
+    and ``width`` in pixels, ``is_labelled`` and, where annotations are opened,
+    ``instances``.
+
+    Args:
+        ann_file: List of image_ids, one per line.
+        source: Config of the image source, e.g. of ``tjls_mm.VOCFiles``.
+        with_annotations: False for a pool: no annotation is opened, none need exist.
+        **kwargs: Of BaseDetDataset. ``filter_cfg`` is refused: it would shrink a
+            labelled set that was paid for.
+    """
+
+    def __init__(
+        self, ann_file: str, source: dict, with_annotations: bool = True, **kwargs
+    ) -> None:
+        if kwargs.get('filter_cfg'):
+            raise InputError(
+                'filter_cfg would silently leave out images that were labelled: '
+                'remove it from the data set config.'
+            )
+        self.source = build_own(IMAGE_SOURCES, source)
+        self.with_annotations = with_annotations
+        kwargs.setdefault('metainfo', {'classes': self.source.classes})
+        # Serialising saves memory for worker processes and costs a second.
+        kwargs.setdefault('serialize_data', False)
+        super().__init__(ann_file=osp.abspath(ann_file), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per image of the list, in its order."""
+        label = {name: i for i, name in enumerate(self.source.classes)}
+        entries = []
+        for image_id in read_image_ids(self.ann_file):
+            width, height = self.source.image_size(image_id)
+            entry = {
+                'img_path': self.source.image_path(image_id),
+                'img_id': self.source.img_id(image_id),
+                'image_id': image_id,
+                'height': height,
+                'width': width,
+                'is_labelled': self.with_annotations,
+            }
+            if self.with_annotations:
+                entry['instances'] = [
+                    {
+                        'bbox': list(box.bbox),
+                        'bbox_label': label[box.name],
+                        'ignore_flag': int(box.ignore),
+                    }
+                    for box in self.source.usable_instances(image_id)
+                ]
+            entries.append(entry)
+        return entries

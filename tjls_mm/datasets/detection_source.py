@@ -1,0 +1,236 @@
+"""What the image sources of detection have in common."""
+
+import collections
+import copy
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mmengine.config import Config
+from PIL import Image, ImageOps
+
+from tjls_mm.datasets.image_checks import image_size
+from tjls_mm.datasets.image_source import ImageSource, check_names
+from tjls_mm.errors import InputError
+
+FLAGS = ('with_bbox', 'with_label', 'with_mask', 'with_seg', '_scope_')
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of an annotation.
+
+    Attributes:
+        name: Class name.
+        bbox: xyxy in pixels, the first being 0, as mmdet's own data set of the
+            format has it.
+        ignore: Neither trained on nor evaluated.
+        written: The box as the annotation has it, for messages and checks.
+    """
+
+    name: str
+    bbox: tuple[float, float, float, float]
+    ignore: bool
+    written: tuple[float, float, float, float]
+
+
+class DetectionSource(ImageSource):
+    """Images with boxes; a format is a subclass that answers four questions.
+
+    Args:
+        data_root: Folder of the data set.
+        classes: Class names in order.
+        ignore_classes: Names in annotations that are no classes and no mistakes.
+        bad_boxes: 'error', or 'drop' to leave out boxes without area or outside
+            their image.
+    """
+
+    image_set = 'tjls_mm.DetImageSet', 'with_annotations'
+
+    def __init__(
+        self,
+        data_root: str,
+        classes: Sequence[str],
+        ignore_classes: Sequence[str] = (),
+        bad_boxes: str = 'error',
+    ) -> None:
+        if bad_boxes not in ('error', 'drop'):
+            raise InputError(
+                f"data_source.bad_boxes must be 'error' or 'drop', got {bad_boxes!r}."
+            )
+        self.data_root = data_root
+        self.classes = tuple(check_names('classes', classes))
+        self.ignore_classes = tuple(ignore_classes)
+        self.bad_boxes = bad_boxes
+
+    @abstractmethod
+    def image_path(self, image_id: str) -> str:
+        """Path of an image."""
+
+    @abstractmethod
+    def instances(self, image_id: str) -> Sequence[Instance]:
+        """Objects of an image, whatever their class.
+
+        The only method that opens an annotation.
+
+        Raises:
+            InputError: If the annotation is missing or cannot be read.
+        """
+
+    def img_id(self, image_id: str) -> int:
+        """The integer that mmdet's evaluators know an image by."""
+        digest = hashlib.blake2b(image_id.encode(), digest_size=8).digest()
+        # JSON readers hold integers exactly up to 2**53.
+        return int.from_bytes(digest, 'big') >> 11
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """(width, height) of an image in pixels; opens no annotation."""
+        return image_size(self.image_path(image_id))
+
+    def annotation_place(self, image_id: str) -> str:
+        """Where the annotation of an image stands, for messages."""
+        return f'the annotation of {image_id}'
+
+    def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
+        """What is wrong with a box, or None.
+
+        Args:
+            box: May leave its image by a pixel: tools round.
+            size: (width, height) of the image in pixels.
+        """
+        x1, y1, x2, y2 = box.bbox
+        # Also true for NaN. mmdet skips boxes below a pixel.
+        if not (x2 - x1 >= 1 and y2 - y1 >= 1):
+            return 'has no area'
+        if not (min(x1, y1) >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
+            return f'leaves its image of {size[0]} x {size[1]} pixels'
+        return None
+
+    def usable_instances(self, image_id: str) -> list[Instance]:
+        """Objects of the classes, without bad boxes where these are dropped."""
+        found = [box for box in self.instances(image_id) if box.name in self.classes]
+        if self.bad_boxes == 'error' or not found:
+            return found
+        size = self.image_size(image_id)
+        return [box for box in found if not self.box_problem(box, size)]
+
+    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
+        """See ``ImageSource``."""
+        return {image_id: self.image_path(image_id) for image_id in image_ids}
+
+    def open_image(self, image_id: str) -> Image.Image:
+        """An image to look at, upright."""
+        with Image.open(self.image_path(image_id)) as image:
+            # A gallery is no place for megapixels.
+            image.draft('RGB', (256, 256))
+            return ImageOps.exif_transpose(image).convert('RGB')
+
+    def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
+        """See ``ImageSource``: also unknown classes, and bad boxes with 'error'."""
+        for image_id in image_ids:
+            try:
+                boxes = self.instances(image_id)
+                size = self.image_size(image_id) if boxes else (0, 0)
+            except InputError as error:
+                yield str(error)
+                continue
+            where = f'{self.annotation_place(image_id)} ({what} image)'
+            for box in boxes:
+                if box.name in self.ignore_classes:
+                    continue
+                problem = self.box_problem(box, size)
+                if box.name not in self.classes:
+                    yield (
+                        f'{where}: class {box.name!r} is unknown. Expected one of '
+                        f'{list(self.classes)}. Correct it, or set '
+                        'data_source.classes or ignore_classes.'
+                    )
+                elif problem and self.bad_boxes == 'error':
+                    yield (
+                        f'{where}: box {box.written} of {box.name!r} {problem}. '
+                        'Correct it, or leave such boxes out with '
+                        "data_source.bad_boxes='drop'."
+                    )
+
+    def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """``images`` that show a class, and ``boxes``, ignored ones included."""
+        boxes, images = collections.Counter(), collections.Counter()
+        for image_id in image_ids:
+            names = [box.name for box in self.usable_instances(image_id)]
+            boxes.update(names)
+            images.update(set(names))
+        counts = {'images': images, 'boxes': boxes}
+        return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
+
+    def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
+        """The pipeline with empty annotations in place of loaded ones."""
+        return _replace_loading(pipeline or [], with_empty=True)
+
+    def score_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
+        """The pipeline without the loading of annotations."""
+        return _replace_loading(pipeline or [], with_empty=False)
+
+    def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
+        """See ``ImageSource``: CocoMetric needs boxes from somewhere."""
+        for part in ('val', 'test'):
+            evaluators = cfg.get(f'{part}_evaluator') or []
+            for one in [evaluators] if isinstance(evaluators, dict) else evaluators:
+                if _name(one) != 'CocoMetric':
+                    continue
+                dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset') or {}
+                if one.get('ann_file') is not None:
+                    yield from self.ann_file_problems(part, one['ann_file'])
+                elif not any(
+                    'instances' in (transform.get('meta_keys') or ())
+                    for transform in dataset.get('pipeline') or []
+                ):
+                    yield (
+                        f'{part}_evaluator: CocoMetric without ann_file takes boxes '
+                        "from the samples: add 'instances' to meta_keys of "
+                        f'PackDetInputs in {part}_dataloader.dataset.pipeline.'
+                    )
+
+    def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
+        """Messages on an ``ann_file`` of CocoMetric.
+
+        Args:
+            part: 'val' or 'test'.
+            ann_file: As configured.
+        """
+        yield (
+            f'{part}_evaluator.ann_file={ann_file!r}: images of '
+            f"{type(self).__name__} have other ids. Set it to None and add 'instances' "
+            f'to meta_keys of PackDetInputs in {part}_dataloader.dataset.pipeline.'
+        )
+
+
+def _name(cfg) -> str:
+    """Class name of a config's type, which may be a class or have a scope."""
+    kind = cfg.get('type')
+    return str(getattr(kind, '__name__', kind)).split('.')[-1]
+
+
+def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:
+    result = []
+    for transform in pipeline:
+        if not isinstance(transform, dict):  # one of several pipelines
+            inner = _replace_loading(transform, with_empty)
+            # TestTimeAug combines lists, and an empty one with none.
+            result += [inner] if inner or not transform else []
+        elif _name(transform) != 'LoadAnnotations':
+            transform = copy.deepcopy(transform)
+            if 'instances' in (transform.get('meta_keys') or ()):
+                # Some versions of PackDetInputs insist on every key.
+                keys = transform['meta_keys']
+                transform['meta_keys'] = [key for key in keys if key != 'instances']
+            if transform.get('transforms'):
+                transform['transforms'] = _replace_loading(
+                    transform['transforms'], with_empty
+                )
+            result.append(transform)
+        elif with_empty:
+            scope = 'mmdet.' if str(transform['type']).startswith('mmdet.') else ''
+            flags = {key: transform[key] for key in FLAGS if key in transform}
+            result.append({'type': f'{scope}LoadEmptyAnnotations', **flags})
+    return result
