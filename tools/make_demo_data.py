@@ -16,13 +16,13 @@ clips) into data/demo/VOCdemo.
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -45,33 +45,10 @@ MIN_VISIBLE = 0.5
 # Free room around the first frame of a clip for the camera to move, in pixels.
 MARGIN = 16
 MIN_POOL, MIN_TEST = 16, 4
+CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 Rng = np.random.Generator
 Frame = tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
-
-ANNOTATION = """<annotation>
-  <folder>{}</folder>
-  <filename>{}.jpg</filename>
-  <size>
-    <width>{}</width>
-    <height>{}</height>
-    <depth>3</depth>
-  </size>
-  <segmented>0</segmented>
-"""
-OBJECT = """  <object>
-    <name>{}</name>
-    <pose>Unspecified</pose>
-    <truncated>0</truncated>
-    <difficult>0</difficult>
-    <bndbox>
-      <xmin>{}</xmin>
-      <ymin>{}</ymin>
-      <xmax>{}</xmax>
-      <ymax>{}</ymax>
-    </bndbox>
-  </object>
-"""
 
 
 @dataclass(frozen=True)
@@ -240,17 +217,13 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
     colours = colours * lit[..., None].astype(np.float32)
 
-    patch, cover = (
-        cv2.resize(full, (side, side), interpolation=cv2.INTER_AREA)
-        for full in (colours, inside.astype(np.float32))
-    )
-    return patch, cover, (left, top)
+    parts = colours, inside.astype(np.float32)
+    small = (cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in parts)
+    return *small, (left, top)
 
 
-def overlap(
-    corner: tuple[int, int], side: int, size: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a square patch and the image meet, as slices of each."""
+def overlap(corner: tuple[int, int], side: int, size: tuple[int, int]) -> tuple:
+    """Where the image and a square patch meet, as (rows, columns) of each."""
     (left, top), (width, height) = corner, size
     x1, x2 = np.clip([left, left + side], 0, width)
     y1, y2 = np.clip([top, top + side], 0, height)
@@ -300,10 +273,8 @@ def draw_frame(scene: Scene, frame: int, rng: Rng) -> Frame | None:
     for name, area, mask in seen:
         if mask.sum() < MIN_VISIBLE * area:
             return None
-        rows = np.nonzero((mask > 0.5).any(1))[0]
-        columns = np.nonzero((mask > 0.5).any(0))[0]
-        box = (columns[0], rows[0], columns[-1], rows[-1])
-        objects.append((name, tuple(int(v) for v in box)))
+        x, y, w, h = cv2.boundingRect((mask > 0.5).astype(np.uint8))
+        objects.append((name, (x, y, x + w - 1, y + h - 1)))
 
     yy, xx = np.mgrid[:height, :width].astype(np.float32)
     gain, across, down = scene.light
@@ -328,27 +299,16 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
             radius = rng.uniform(*limits)
             x = rng.uniform(0.7 * radius, width - 0.7 * radius)
             y = rng.uniform(0.7 * radius, height - 0.7 * radius)
-            if all(
-                np.hypot(x - other.x, y - other.y) > 0.85 * (radius + other.radius)
-                for other in objects
-            ):
+            gaps = [np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects]
+            if all(gap > 0.85 for gap in gaps):
                 break
         else:
             return None
         free = name in ('ball', 'star', 'ring')
-        objects.append(
-            Thing(
-                name,
-                int(rng.integers(2**62)),
-                x,
-                y,
-                radius,
-                stretch=rng.uniform(0.85, 1.18),
-                angle=rng.uniform(-np.pi, np.pi) if free else rng.uniform(-0.3, 0.3),
-                vx=moving * rng.normal(0, 1.0),
-                vy=moving * rng.normal(0, 0.6),
-            )
-        )
+        seed, stretch = int(rng.integers(2**62)), rng.uniform(0.85, 1.18)
+        angle = rng.uniform(-np.pi, np.pi) if free else rng.uniform(-0.3, 0.3)
+        speed = moving * rng.normal(0, 1.0), moving * rng.normal(0, 0.6)
+        objects.append(Thing(name, seed, x, y, radius, stretch, angle, *speed))
 
     def clutter(x: float, y: float, radius: float) -> Thing:
         kind, seed = 'blob' if rng.random() < 0.6 else 'bar', int(rng.integers(2**62))
@@ -406,16 +366,12 @@ def share_out(rng: Rng, shares: Sequence[float], total: int) -> list[str]:
     return rng.permutation(np.repeat(CLASSES, counts)).tolist()
 
 
-def plan_clips(
-    rng: Rng, frames: Sequence[int], shares: Sequence[float]
-) -> list[tuple[int, list[str]]]:
+def plan_clips(rng: Rng, frames: Sequence[int], shares: Sequence[float]) -> list:
     """(number of frames, classes of the objects) for every clip."""
     n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
     names = iter(share_out(rng, shares, int(n_objects.sum())))
-    return [
-        (n_frames, [next(names) for _ in range(n)])
-        for n_frames, n in zip(frames, n_objects, strict=True)
-    ]
+    pairs = zip(frames, n_objects, strict=True)
+    return [(n_frames, [next(names) for _ in range(n)]) for n_frames, n in pairs]
 
 
 def clip_lengths(rng: Rng, n_pool: int) -> list[int]:
@@ -430,10 +386,24 @@ def clip_lengths(rng: Rng, n_pool: int) -> list[int]:
 
 def annotation_xml(name: str, size: tuple[int, int], objects: list) -> str:
     """A VOC annotation; its coordinates count from 1 and include both ends."""
-    text = ANNOTATION.format(FOLDER, name, *size)
+    root = ElementTree.Element('annotation')
+
+    def add(parent: ElementTree.Element, **content) -> None:
+        for key, value in content.items():
+            child = ElementTree.SubElement(parent, key)
+            if isinstance(value, dict):
+                add(child, **value)
+            else:
+                child.text = str(value)
+
+    sides = dict(width=size[0], height=size[1], depth=3)
+    add(root, folder=FOLDER, filename=f'{name}.jpg', size=sides, segmented=0)
+    flags = dict(pose='Unspecified', truncated=0, difficult=0)
     for class_name, box in objects:
-        text += OBJECT.format(class_name, *(v + 1 for v in box))
-    return text + '</annotation>\n'
+        box = {k: v + 1 for k, v in zip(CORNERS, box, strict=True)}
+        add(root, object=dict(name=class_name, **flags, bndbox=box))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding='unicode') + '\n'
 
 
 def is_made(folder: Path, wanted: dict) -> bool:
@@ -448,11 +418,12 @@ def is_made(folder: Path, wanted: dict) -> bool:
             f'{folder} exists and is not a demo set (no readable {STAMP}): '
             'give another folder with --out'
         ) from None
-    other = [f'{k} is {f}, asked for {wanted[k]}' for k, f in found.items()]
-    if found != wanted:
+    other = [k for k in wanted if found[k] != wanted[k]]
+    if other:
+        shown = '; '.join(f'{k} is {found[k]}, asked for {wanted[k]}' for k in other)
         raise FileExistsError(
-            f'{folder} holds a demo set of other parameters ({"; ".join(other)}): '
-            'give another folder with --out, or ask for the same'
+            f'{folder} holds a demo set of other parameters ({shown}): give another '
+            'folder with --out, or ask for the same'
         )
     return True
 
@@ -502,32 +473,19 @@ def write_set(folder: Path, parameters: dict) -> None:
 
 
 def make_demo_data(
-    out: str | os.PathLike = 'data/demo',
-    seed: int = 0,
-    n_pool: int = 400,
-    n_test: int = 100,
-) -> None:
+    out: str | Path, seed: int = 0, n_pool: int = 400, n_test: int = 100
+):
     """Write the demo set to ``out/VOCdemo``; do nothing where it is already there.
 
     It appears under its name in one step, when it is complete; an interrupted run
-    leaves at most a folder whose name starts with ``.VOCdemo-``.
-
-    Args:
-        out: Folder that holds or will hold ``VOCdemo``.
-        seed: 0 or more; another seed gives another set of the same look.
-        n_pool: Images in ``trainval.txt``, 16 or more.
-        n_test: Images in ``test.txt``, 4 or more.
-
-    Raises:
-        FileExistsError: If ``out/VOCdemo`` is something else or has other parameters.
-        ValueError: If a number is too small.
+    leaves at most a folder whose name starts with ``.VOCdemo-``. Raises FileExistsError
+    where ``out/VOCdemo`` is something else, ValueError where a number is too small.
     """
     parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
     for name, least in (('seed', 0), ('pool', MIN_POOL), ('test', MIN_TEST)):
         if parameters[name] < least:
-            raise ValueError(
-                f'--{name} must be {least} or more, got {parameters[name]}'
-            )
+            got = parameters[name]
+            raise ValueError(f'--{name} must be {least} or more, got {got}')
     folder = Path(out) / FOLDER
     if is_made(folder, parameters):
         print(f'{folder} already holds this demo set: nothing to do')
@@ -540,8 +498,7 @@ def make_demo_data(
         scratch.chmod(Path(out).stat().st_mode & 0o777)
         try:
             scratch.rename(folder)
-        except OSError:
-            # Another process may have finished first.
+        except OSError:  # another process may have finished first
             if not is_made(folder, parameters):
                 raise
     finally:
@@ -551,14 +508,10 @@ def make_demo_data(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the set that the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description='Draw the demo data set, Pascal VOC format.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('--out', default='data/demo', help='folder')
-    parser.add_argument('--seed', type=int, default=0, help='another, other images')
-    parser.add_argument('--pool', type=int, default=400, help='pool images')
-    parser.add_argument('--test', type=int, default=100, help='test images')
+    parser = argparse.ArgumentParser(description='Draw the demo data set, VOC format.')
+    parser.add_argument('--out', default='data/demo', help='default: %(default)s')
+    for name, default in (('seed', 0), ('pool', 400), ('test', 100)):
+        parser.add_argument(f'--{name}', type=int, default=default, help=f'{default}')
     args = parser.parse_args(arguments)
     try:
         make_demo_data(args.out, args.seed, args.pool, args.test)
