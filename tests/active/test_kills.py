@@ -30,11 +30,12 @@ class Killer:
 
     def _wrap(self, real):
         def wrapper(path, *args, **kwargs):
-            if str(path).startswith(self.folder) and self.at != -1:
+            if str(path).startswith(self.folder):
                 self.count += 1
                 if self.count == self.at:
-                    self.at = -1  # the dead change nothing more
                     raise Killed
+                if self.at and self.count > self.at:
+                    return None  # the dead do not tidy up
             return real(path, *args, **kwargs)
 
         return wrapper
