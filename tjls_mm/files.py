@@ -117,6 +117,15 @@ def write_json(path: str | Path, value) -> None:
     write_text(path, json.dumps(value, indent=2) + '\n')
 
 
+def read_json(path: str | Path) -> dict:
+    """A JSON object; an empty one where the file holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's content, as hex."""
     digest = hashlib.sha256()

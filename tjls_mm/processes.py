@@ -1,5 +1,6 @@
 """Work that process 0 does for all, and errors that all share."""
 
+import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ def on_main_process(work: Callable[..., T], *args) -> T:
         try:
             outcome[0] = work(*args)
         except Exception as error:
-            outcome[1] = error
+            outcome[1] = _sendable(error)
     broadcast_object_list(outcome)
     result, error = outcome
     if error is not None:
@@ -52,10 +53,19 @@ def on_every_process(work: Callable[..., T], *args) -> T:
     try:
         result = work(*args)
     except Exception as caught:
-        error = caught
+        error = _sendable(caught)
     errors = [e for e in all_gather_object(error) if e is not None]
     if errors:
         error = error or errors[0]
         error.is_shared = True
         raise error
     return result
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or what can be told of it: a user's own class may not be picklable."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(repr(error)).with_traceback(error.__traceback__)

@@ -1,5 +1,6 @@
 """The files of a trial and of its stages: their names are spelt here only."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -51,10 +52,8 @@ class StageFolder:
     def checkpoints(self) -> list[Path]:
         """States of training, oldest first."""
         # By number: iter_9.pth is older than iter_10.pth.
-        return sorted(
-            self.path.glob('iter_*.pth'),
-            key=lambda path: int(path.stem.removeprefix('iter_')),
-        )
+        numbers = _numbers(self.path, r'iter_(\d+)\.pth')
+        return [self.checkpoint(number) for number in numbers]
 
     def remove_checkpoints(self, keep: Path | None = None) -> None:
         """Remove states of training, all but one."""
@@ -95,8 +94,10 @@ class TrialFolder:
 
     def stage_numbers(self) -> list[int]:
         """Numbers of the stage folders that are there; other folders are not ours."""
-        names = (path.name.removeprefix('stage_') for path in self._stage_paths())
-        return sorted(int(name) for name in names if name.isdecimal())
+        numbers = _numbers(self.path, r'stage_(\d{2,})')
+        return [number for number in numbers if self.stage(number).path.is_dir()]
 
-    def _stage_paths(self) -> list[Path]:
-        return [path for path in self.path.glob('stage_*') if path.is_dir()]
+
+def _numbers(folder: Path, pattern: str) -> list[int]:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(m[1]) for m in map(re.compile(pattern).fullmatch, names) if m)

@@ -67,8 +67,10 @@ def main() -> int:
             print(f'ERROR{where}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        again = '' if args.redo_from is None else ' without --redo-from'
         print(
-            'Stopped. The same command continues where it was, with the same results.',
+            f'Stopped. The same command{again} continues where it was, with the same '
+            'results.',
             file=sys.stderr,
         )
         return 130

@@ -294,3 +294,128 @@ def test_images_are_decoded_once(spoiled, monkeypatch, copied_data):
     os.utime(image, (1, 1))
     again(data=copied_data, **more)
     assert checked
+
+
+def test_stages_added_and_killed_then(spoiled, monkeypatch):
+    folder, again = spoiled
+    weights = folder.stage(1).model.read_bytes()
+    more = {'active_learning.stages': 3}
+    for point in ('before selection', 'after selection'):
+        with monkeypatch.context() as patch:
+            kill_at(patch, point)
+            with pytest.raises(BaseException, match='^$'):
+                again(**more)
+    again(**more)
+    assert folder.stage(1).model.read_bytes() == weights
+    assert len(read_image_ids(folder.stage(2).labelled)) == 20
+
+
+def test_fewer_stages_than_are_complete(spoiled):
+    with pytest.raises(InputError, match='2 stages .* are complete.*set it to 2'):
+        spoiled[1](**{'active_learning.stages': 1})
+
+
+def test_budgets_are_what_is_left(spoiled):
+    """Of 48 images 14 are labelled: one more stage may have 34, whatever was before."""
+    folder, again = spoiled
+    more = {'active_learning.stages': 3, 'active_learning.budget': 34}
+    with pytest.raises(InputError, match='leaves no image in the pool'):
+        again(**more)
+    with pytest.raises(
+        InputError, match=r'14 labelled images and 1 sel.* 2 stages fit'
+    ):
+        again(**{**more, 'active_learning.budget': 35})
+    again(**{**more, 'active_learning.budget': 30})
+    assert len(read_image_ids(folder.stage(2).labelled)) == 44
+
+
+def test_another_process_worked_between_a_look_and_the_lock(
+    demo_data, tmp_path, reference, monkeypatch
+):
+    """Whoever gets the lock believes what is on disk then, not what was before."""
+    from tjls_mm.active.trial import Trial
+
+    cfg = make_config(demo_data, tmp_path / 'work')
+    real, others = Trial._acquire, []
+
+    def acquire(self, must=True):
+        if not others:
+            others.append(shutil.copytree(reference, tmp_path / 'work'))
+        return real(self, must)
+
+    monkeypatch.setattr(Trial, '_acquire', acquire)
+    before = (reference / 'al_state.json').read_bytes()
+    run_stages(cfg)
+    assert (tmp_path / 'work' / 'al_state.json').read_bytes() == before
+    assert_same(reference, tmp_path / 'work')
+
+
+def test_killed_while_the_lists_of_fewer_images_are_written(interrupted, copied_data):
+    from tjls_mm.active import stage as module
+
+    folder, again = interrupted('after selection', copied_data)
+    stage = folder.stage(0)
+    chosen = set(read_image_ids(stage.selected))
+    image_id = next(i for i in read_image_ids(stage.pool) if i not in chosen)
+    name = image_id.split('/')[1]
+    (copied_data / 'VOCdemo' / 'JPEGImages' / f'{name}.jpg').unlink()
+    path = copied_data / 'VOCdemo/ImageSets/Main/trainval.txt'
+    path.write_text(path.read_text().replace(f'{name}\n', ''))
+    real = module.write_image_ids
+    for count in (1, 2):  # labelled.txt, pool.txt
+        calls = []
+
+        def write(*args, calls=calls, count=count):
+            real(*args)
+            calls.append(args)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, 'write_image_ids', write)
+            with pytest.raises(KeyboardInterrupt):
+                again()
+    again()
+    assert image_id not in read_image_ids(folder.stage(0).pool)
+    assert folder.stage(1).model.exists()
+
+
+def test_a_config_may_be_corrected_before_anything_is_trained(demo_data, tmp_path):
+    from tjls_mm.engine import StageTrainLoop
+
+    cfg = make_config(demo_data, tmp_path / 'work', **{'randomness.seed': 3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StageTrainLoop, 'run_iter', lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_stages(cfg)
+    cfg = make_config(demo_data, tmp_path / 'work', **{'active_learning.stages': 1})
+    run_stages(cfg)
+    state = json.loads((tmp_path / 'work' / 'al_state.json').read_text())
+    assert state['seed'] == 0 and state['stages'][0]['status'] == 'complete'
+
+
+def test_giving_up_everything_checks_first(spoiled, copied_data):
+    folder, again = spoiled
+    name = (copied_data / 'VOCdemo/ImageSets/Main/test.txt').read_text().split()[0]
+    (copied_data / 'VOCdemo' / 'Annotations' / f'{name}.xml').write_text('<')
+    with pytest.raises(InputError, match=f'{name}.xml'):
+        again(redo_from=0, data=copied_data)
+    assert folder.stage(0).model.exists() and folder.stage(1).model.exists()
+
+
+def test_files_that_look_like_ours(spoiled, interrupted, reference):
+    shutil.rmtree(spoiled[0].path)
+    folder, again = interrupted('in training')
+    state = folder.stage(1).checkpoints()[0]
+    shutil.copy(state, state.with_name('iter_1_copy.pth'))
+    (folder.path / 'stage_7').mkdir()
+    again()
+    state.with_name('iter_1_copy.pth').unlink()
+    assert_same(reference, folder.path)
+
+
+def test_hooks_that_average_are_part_of_the_config(spoiled):
+    average = {'default_hooks.ema': dict(type='EMAHook')}
+    with pytest.raises(InputError, match=r'default_hooks.ema.type.*EMAHook'):
+        spoiled[1](**average)
+    spoiled[1](**{'default_hooks.logger.interval': 7})

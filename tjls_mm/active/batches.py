@@ -91,12 +91,7 @@ def plan_batches(
     Raises:
         InputError: If the batch cannot be split.
     """
-    size = cfg.train_dataloader.get('batch_size')
-    if type(size) is not int or size < 1:
-        raise InputError(
-            'train_dataloader.batch_size must be the number of labelled images per '
-            f'iteration and process, got {size!r}.'
-        )
+    size = cfg.train_dataloader.get('batch_size', 1)
     scale = cfg.get('auto_scale_lr') or {}
     share = world_size > 1 and not scale.get('enable') and 'base_batch_size' in scale
     if share:

@@ -26,61 +26,71 @@ def image_count(value: int | float, total: int, name: str) -> int:
     )
 
 
-def plan_budgets(
-    total: int,
-    initial: int,
-    budget: int | float | Sequence[int | float],
-    stages: int,
-    allow_short_stage: bool = False,
+def expand_budgets(
+    total: int, budget: int | float | Sequence[int | float], stages: int
 ) -> list[int]:
-    """Images to select after each stage but the last.
+    """Images to select after each stage but the last, as configured.
 
     Args:
         total: Labelled and pool images together.
-        initial: Images labelled at stage 0.
         budget: Per stage, as count or fraction of ``total``, or one per selection.
         stages: Number of stages, at least 1.
-        allow_short_stage: Let the last selection take what is left.
-
-    Returns:
-        ``stages - 1`` budgets.
 
     Raises:
-        InputError: If they do not fit into the pool; says how many stages would.
+        InputError: If a budget is none, or they are too many or too few.
     """
     if not isinstance(budget, (list, tuple)):
-        budgets = [image_count(budget, total, 'budget')] * (stages - 1)
-    else:
-        budgets = [image_count(b, total, 'budget') for b in budget]
-        if len(budgets) != stages - 1:
-            raise InputError(
-                f'active_learning.budget lists {len(budgets)} budgets; {stages} '
-                f'stages make {stages - 1} selections.'
-            )
-    if initial > total:
+        return [image_count(budget, total, 'budget')] * (stages - 1)
+    if len(budget) != stages - 1:
         raise InputError(
-            f'active_learning.initial asks for {initial} images, the data set has '
+            f'active_learning.budget lists {len(budget)} budgets; {stages} stages '
+            f'make {stages - 1} selections.'
+        )
+    return [image_count(b, total, 'budget') for b in budget]
+
+
+def fit_budgets(
+    total: int,
+    n_labelled: int,
+    budgets: Sequence[int],
+    done: int = 0,
+    allow_short_stage: bool = False,
+) -> list[int]:
+    """Budgets that fit into what is left of the pool.
+
+    Args:
+        total: Labelled and pool images together.
+        n_labelled: Labelled now.
+        budgets: Of this and later selections.
+        done: Selections that were made.
+        allow_short_stage: Let the last selection take what is left.
+
+    Raises:
+        InputError: If they do not fit; says how many stages would.
+    """
+    budgets, left = list(budgets), total - n_labelled
+    if left < 0:
+        raise InputError(
+            f'active_learning.initial asks for {n_labelled} images, the data set has '
             f'{total}.'
         )
-    left = total - initial
     for i, wanted in enumerate(budgets):
         if wanted <= left:
             left -= wanted
             continue
-        is_last = i == len(budgets) - 1
-        if allow_short_stage and is_last and left > 0:
+        if allow_short_stage and i == len(budgets) - 1 and left > 0:
             budgets[i] = left
             break
         short = ''
         if left:
             short = (
-                f', or {i + 2} with a last selection of {left} '
+                f', or {done + i + 2} with a last selection of {left} '
                 '(active_learning.allow_short_stage=True)'
             )
         raise InputError(
-            f'{initial} initial images and {stages - 1} selections '
-            f'({initial + sum(budgets)} images) are more than the {total} images '
-            f'of the data set: {i + 1} stages fit{short}. Lower '
+            f'{n_labelled} labelled images and {len(budgets)} selections '
+            f'({n_labelled + sum(budgets)} images) are more than the {total} images '
+            f'of the data set: {done + i + 1} stages fit{short}. Lower '
             'active_learning.stages, budget or initial.'
         )
     return budgets

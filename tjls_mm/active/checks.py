@@ -3,12 +3,20 @@
 A start raises the first of them; nothing is written then.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import EVALUATOR, HOOKS, METRICS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import (
+    EVALUATOR,
+    HOOKS,
+    METRICS,
+    PARAM_SCHEDULERS,
+    VISUALIZERS,
+    DefaultScope,
+)
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 from tjls_mm.active.learner import Learner
@@ -26,6 +34,17 @@ SECTIONS = {
     'train_cfg': 'max_epochs or max_iters',
     'optim_wrapper': 'the optimizer',
 }
+DECIDED = (
+    'type',
+    'ann_file',
+    'data_root',
+    'data_prefix',
+    'source',
+    'with_annotations',
+    'with_label',
+)
+"""Settings of a data set that the data source decides."""
+
 TRUSTED = (
     'https://',
     'torchvision://',
@@ -51,9 +70,10 @@ def section_problems(cfg: Config) -> Iterator[str]:
                 f'{cfg.filename}: expected a section {name}=dict(...) ({meaning}), '
                 f'found {cfg.get(name)!r}.'
             )
-    for name in ('train_dataloader', 'val_dataloader'):
-        dataset = cfg[name].get('dataset') or {}
-        for key in ('type', 'ann_file', 'data_root', 'data_prefix'):
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name) or {}
+        dataset = loader.get('dataset') or {}
+        for key in DECIDED:
             if key in dataset:
                 yield (
                     f'{name}.dataset.{key}={dataset[key]!r}: images and labels come '
@@ -61,14 +81,23 @@ def section_problems(cfg: Config) -> Iterator[str]:
                     'set, with _delete_=True where a base config has it: dataset=dict('
                     '_delete_=True, pipeline=...).'
                 )
-        if cfg[name].get('batch_sampler'):
+        if loader.get('batch_sampler'):
             yield (
                 f'{name}.batch_sampler: the loop decides which images make up a batch. '
                 'Remove it.'
             )
+        yield from _number_problems(name, loader)
+    yield from _number_problems('score_dataloader', cfg.get('score_dataloader') or {})
     seed = (cfg.get('randomness') or {}).get('seed')
     if type(seed) is not int or seed < 0:
         yield f'randomness.seed must be an integer >= 0, got {seed!r}.'
+
+
+def _number_problems(name: str, loader: Mapping) -> Iterator[str]:
+    for key, least in (('batch_size', 1), ('num_workers', 0)):
+        value = loader.get(key, least)
+        if type(value) is not int or value < least:
+            yield f'{name}.{key} must be an integer of {least} or more, got {value!r}.'
 
 
 def _list_if(condition: bool) -> tuple:
@@ -86,7 +115,22 @@ def part_problems(cfg: Config) -> Iterator[str]:
         ('param_scheduler', PARAM_SCHEDULERS, cfg.get('param_scheduler')),
         ('custom_hooks', HOOKS, cfg.get('custom_hooks')),
         ('val_evaluator', METRICS, cfg.val_evaluator),
+        ('visualizer', VISUALIZERS, cfg.get('visualizer')),
     ]
+    for name in ('custom_hooks', 'default_hooks'):
+        kind, word = ((list, tuple), 'list') if 'custom' in name else (dict, 'dict')
+        given = cfg.get(name)
+        if given is not None and not isinstance(given, kind):
+            yield f'{name} must be a {word}, got {given!r}.'
+    hooks = [
+        *(cfg.get('custom_hooks') or []),
+        *(cfg.get('default_hooks') or {}).values(),
+    ]
+    if any('EarlyStopping' in str(hook) for hook in hooks):
+        yield (
+            'EarlyStoppingHook chooses by the images that evaluate, and nothing may be '
+            'chosen by them: remove it, and set train_cfg.max_epochs.'
+        )
     for name in ('train_dataloader', 'val_dataloader'):
         pipeline = (cfg[name].get('dataset') or {}).get('pipeline')
         parts.append((f'{name}.dataset.pipeline', MMENGINE_TRANSFORMS, pipeline))
@@ -102,9 +146,19 @@ def _type_problems(where: str, registry, config) -> Iterator[str]:
     if kind is None:
         yield f'{where}: expected dict(type=NAME, ...), found {config!r}.'
         return
-    if not isinstance(kind, str) or _knows(registry, kind):
+    if not isinstance(kind, str) or (registry is METRICS and _knows(EVALUATOR, kind)):
         return
-    if registry is METRICS and _knows(EVALUATOR, kind):
+    if _knows(registry, kind):
+        # Schedulers want an optimizer, and a visualizer keeps its name for good.
+        if registry not in (PARAM_SCHEDULERS, VISUALIZERS):
+            try:
+                registry.build(copy.deepcopy(config))
+            # Constructors raise whatever they like.
+            except Exception as error:
+                yield (
+                    f'{where}: {kind} cannot be built ({type(error).__name__}: '
+                    f'{error}). Correct its arguments.'
+                )
         return
     names = [*registry.module_dict]
     for child in registry.children.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tjls_mm import __version__
 from tjls_mm.errors import InputError
-from tjls_mm.files import file_hash, write_json
+from tjls_mm.files import file_hash, read_json, write_json
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.stage_folder import StageFolder, TrialFolder
 
@@ -26,6 +26,7 @@ SECTIONS = (
     'param_scheduler',
     'auto_scale_lr',
     'custom_hooks',
+    'default_hooks',
     'load_from',
     'data_source',
     'active_learning',
@@ -48,6 +49,12 @@ MAY_DIFFER = frozenset(
     }
 )
 """Keys, anywhere, that do not: places, fetching, workers, logging."""
+
+LOGGING = tuple(
+    f'default_hooks.{name}'
+    for name in ('logger', 'timer', 'visualization', 'checkpoint')
+)
+"""Hooks that do not either."""
 
 STAGES_TO_COME = (
     'active_learning.budget',
@@ -79,7 +86,7 @@ def flatten_config(cfg: dict) -> dict[str, object]:
     for section in SECTIONS:
         if cfg.get(section) is not None:
             visit(section, cfg[section])
-    return flat
+    return {k: v for k, v in flat.items() if not k.startswith(LOGGING)}
 
 
 def hash_config(flat: dict[str, object]) -> str:
@@ -132,6 +139,12 @@ class Manifest:
         """Whether there is none yet."""
         return not self.path.exists()
 
+    def is_untouched(self) -> bool:
+        """Whether nothing is lost if the trial begins anew, with another config too."""
+        folder = self.folder.stage(0)
+        began = self.n_complete or folder.model.exists() or folder.checkpoints()
+        return not began and len(self.stages) < 2
+
     def start(self, facts: TrialFacts) -> None:
         """Begin a trial."""
         self.content = {
@@ -142,12 +155,21 @@ class Manifest:
             'test': describe_ids(facts.test_ids),
             'initial': describe_ids(facts.initial),
             'config': facts.config,
+            'checked': self.content.get('checked'),
             'changes': [],
             'stages': [],
         }
 
+    def load(self) -> None:
+        """Read what the work dir holds.
+
+        Raises:
+            InputError: If it is not the state of a trial.
+        """
+        self.content = _read(self.path)
+
     def resume(self, facts: TrialFacts, redo_from: int | None = None) -> None:
-        """Continue the trial that the work dir holds.
+        """Continue the trial that was loaded.
 
         Args:
             facts: Of the trial as the config describes it now.
@@ -157,14 +179,13 @@ class Manifest:
             InputError: If the work dir belongs to another trial, or one of its
                 files was changed.
         """
-        self.content = _read(self.path)
-        if redo_from is not None:
-            if not 0 <= redo_from < len(self.stages):
-                raise InputError(
-                    f'--redo-from {redo_from}: {self.folder.path} holds stages 0 to '
-                    f'{len(self.stages) - 1}.'
-                )
-            del self.stages[redo_from:]
+        count = len(self.stages)
+        if redo_from is not None and not 0 <= redo_from < count:
+            raise InputError(
+                f'--redo-from {redo_from}: {self.folder.path} holds stages 0 to '
+                f'{count - 1}.'
+            )
+        del self.stages[count if redo_from is None else redo_from :]
         self._take_changes(facts)
         self._check_files()
 
@@ -177,7 +198,11 @@ class Manifest:
         old = {**self.content['config'], 'seed': self.content['seed']}
         new = {**facts.config, 'seed': facts.seed}
         changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        later = [key for key in changed if key.startswith(STAGES_TO_COME)]
+        to_come = STAGES_TO_COME
+        folder = self.folder.stage(0)
+        if folder.metrics.exists() and 'metrics' not in read_json(folder.metrics):
+            to_come += ('val_evaluator',)  # nothing was evaluated by it
+        later = [key for key in changed if key.startswith(to_come)]
         refused = [_difference(key, old, new) for key in changed if key not in later]
         noted = [_difference(key, old, new) for key in later]
         for name, now in (('test', facts.test_ids), ('images', facts.image_ids)):
@@ -270,8 +295,6 @@ class Manifest:
                 f'{path} was changed since this trial wrote it. Remove it, and the '
                 'same command writes it again.'
             )
-        if path == folder.pool and self.entry(number)['status'] != 'complete':
-            return  # written again by the stage, where images were left out
         what = 'is missing' if found is None else 'was changed'
         intact = f'stages 0 to {number - 1} are' if number else 'no stage is'
         raise InputError(
@@ -356,7 +379,18 @@ class Manifest:
 
     def reopen_last(self) -> None:
         """Let the last stage select: stages were added after it."""
-        self.stages[-1]['status'] = 'running'
+        entry, folder = self.stages[-1], self.folder.stage(len(self.stages) - 1)
+        entry['status'] = 'running'
+        # What it writes again; its lists and weights are to stay as they are.
+        for path in (folder.metrics, folder.selection):
+            entry['files'].pop(path.name, None)
+        self.save()
+
+    def forget_files(self, number: int) -> None:
+        """Let a stage that is not trained yet write its lists anew."""
+        entry, folder = self.entry(number), self.folder.stage(number)
+        for path in (folder.labelled, folder.pool, folder.held_out, folder.bank):
+            entry['files'].pop(path.name, None)
         self.save()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from tjls_mm.active.budgets import image_count, plan_budgets
+from tjls_mm.active.budgets import expand_budgets, fit_budgets, image_count
 from tjls_mm.active.checks import (
     learner_problems,
     need_problems,
@@ -15,6 +15,7 @@ from tjls_mm.active.checks import (
 )
 from tjls_mm.active.learner import inspect_learner
 from tjls_mm.active.manifest import TrialFacts, flatten_config
+from tjls_mm.active.schedule import build_schedulers
 from tjls_mm.active.settings import read_settings
 from tjls_mm.active.stage_config import StageDeriver, StageInputs
 from tjls_mm.errors import InputError, raise_first
@@ -67,7 +68,7 @@ class TrialPlan:
         self.deriver = StageDeriver(
             cfg, self.source, self.settings, self.method, self.learner, needs
         )
-        self.budgets(len(self.initial))
+        self.budget(0, len(self.initial))
         self._try_stage(world_size)
 
     @property
@@ -87,23 +88,23 @@ class TrialPlan:
             initial_listed=isinstance(self.settings.initial, str),
         )
 
-    def budgets(self, n_initial: int) -> list[int]:
-        """Images to select after each stage but the last.
+    def budget(self, number: int, n_labelled: int) -> int:
+        """Images to select after a stage, 0 after the last.
+
+        Budgets are what is left now: later ones are planned from who is labelled.
 
         Args:
-            n_initial: Labelled images of stage 0.
+            number: Of the stage.
+            n_labelled: Labelled images of that stage.
 
         Raises:
-            InputError: If they do not fit.
+            InputError: If this one and those to come do not fit into the pool.
         """
-        budgets = plan_budgets(
-            len(self.image_ids),
-            n_initial,
-            self.settings.budget,
-            self.n_stages,
-            self.settings.allow_short_stage,
-        )
-        left = len(self.image_ids) - n_initial - sum(budgets)
+        total, settings = len(self.image_ids), self.settings
+        budgets = expand_budgets(total, settings.budget, self.n_stages)[number:]
+        short = settings.allow_short_stage
+        budgets = fit_budgets(total, n_labelled, budgets, number, short)
+        left = total - n_labelled - sum(budgets)
         if self.learner.uses_pool and left < 1:
             raise InputError(
                 'The last stage leaves no image in the pool, and a branch of '
@@ -111,7 +112,7 @@ class TrialPlan:
                 'less or smaller budgets. (Training on all labels is the method of '
                 'the *_full configs.)'
             )
-        return budgets
+        return budgets[0] if budgets else 0
 
     def _try_stage(self, world_size: int) -> None:
         """Whatever a stage config refuses, it refuses now."""
@@ -121,7 +122,18 @@ class TrialPlan:
         stage = StageInputs(
             0, folder.stage(0), n_labelled, n_pool, folder.test, world_size
         )
-        derived = self.deriver.derive(stage)
+        try:
+            derived = self.deriver.derive(stage)
+            build_schedulers(derived.param_scheduler)
+        except InputError:
+            raise
+        # Numbers that are none, lists that are dicts, and what constructors raise.
+        except Exception as error:
+            raise InputError(
+                f'A stage cannot be made of this config ({type(error).__name__}: '
+                f'{error}). Correct train_cfg, param_scheduler, the data loaders or '
+                'the hooks.'
+            ) from error
         raise_first(self.source.config_problems(derived, self.learner.uses_pool))
         size = self.deriver.bank_size(world_size)
         if size > len(self.image_ids):

@@ -2,8 +2,11 @@
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 
+import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import PARAM_SCHEDULERS
 
 from tjls_mm.active.batches import Batches
 from tjls_mm.errors import InputError
@@ -47,7 +50,11 @@ def fill_schedule(
             f'train_cfg.type={kind!r}: a stage has a training loop of its own, which '
             'resumes exactly. Remove it, and keep max_epochs or max_iters.'
         )
+    train.pop('by_epoch', None)
     epochs = train.pop('max_epochs', None)
+    for name, value in (('max_epochs', epochs), ('max_iters', train.get('max_iters'))):
+        if value is not None and not (_is_number(value) and value > 0):
+            raise InputError(f'train_cfg.{name} must be above 0, got {value!r}.')
     if (epochs is None) == (train.get('max_iters') is None):
         raise InputError(
             'train_cfg needs max_epochs (passes of the task over the labelled '
@@ -71,9 +78,14 @@ def fill_schedule(
 
 def _in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDict:
     cfg = copy.deepcopy(cfg)
+    if 'Plateau' in cfg.type:
+        raise InputError(
+            f'{cfg.type} follows evaluations in mid-training, and nothing may be '
+            'chosen by test images: use MultiStepLR, CosineAnnealingLR or OneCycleLR.'
+        )
     if not cfg.get('by_epoch', True):
         return cfg
-    if 'Exponential' in cfg.type or 'Plateau' in cfg.type:
+    if 'Exponential' in cfg.type:
         raise InputError(
             f'{cfg.type} cannot count epochs here, where an epoch is a pass of the '
             'task over the labelled images: set by_epoch=False, or use '
@@ -105,3 +117,19 @@ def _fit_one_cycle(scheduler: ConfigDict, max_iters: int, round_to: int) -> None
             f'training has {max_iters}: set its total_steps to train_cfg.max_epochs '
             '(with by_epoch=True) or max_iters.'
         )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def build_schedulers(schedulers: Sequence[Mapping]) -> None:
+    """Build the schedulers of a stage on a stand-in for its optimizer.
+
+    Raises:
+        Exception: Whatever their constructors say of their arguments.
+    """
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    for scheduler in schedulers:
+        optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+        PARAM_SCHEDULERS.build(dict(scheduler), default_args={'optimizer': optimizer})

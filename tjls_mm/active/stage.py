@@ -27,7 +27,13 @@ from tjls_mm.active.stage_config import (
 from tjls_mm.engine.evaluate import run_evaluation
 from tjls_mm.engine.gather_stage import gather_stage
 from tjls_mm.errors import InputError
-from tjls_mm.files import atomic_path, remove_leftovers, write_json
+from tjls_mm.files import (
+    atomic_path,
+    file_hash,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Outputs
 from tjls_mm.processes import on_main_process
@@ -58,16 +64,9 @@ class Stage:
         self.folder = trial.folder.stage(number)
         self.record = StageRecord(self.folder)
 
-    @property
-    def budget(self) -> int:
-        """Images to select, 0 after the last stage."""
-        budgets = self.trial.budgets
-        planned = budgets[self.number] if self.number < len(budgets) else 0
-        return min(planned, self.inputs.n_pool)
-
     def prepare(self) -> None:
         """Write who is labelled, who is not, and the config."""
-        n_labelled, n_pool = on_main_process(self._prepare)
+        n_labelled, n_pool, self.budget = on_main_process(self._prepare)
         self.inputs = self._inputs(n_labelled, n_pool)
 
     def _inputs(self, n_labelled: int, n_pool: int) -> StageInputs:
@@ -80,23 +79,29 @@ class Stage:
             self.trial.world_size,
         )
 
-    def _prepare(self) -> tuple[int, int]:
+    def _prepare(self) -> tuple[int, int, int]:
         started = time.perf_counter()
         folder, manifest = self.folder, self.trial.manifest
         labelled, pool = self.trial.membership(self.number)
+        budget = self.plan.budget(self.number, len(labelled))
         sizes = len(labelled), len(pool)
-        if not manifest.knows(self.number) and folder.path.exists():
+        knows = manifest.knows(self.number)
+        if not knows and folder.path.exists():
             # Begun and not noted, or given up and not removed, when a kill came.
             shutil.rmtree(folder.path)
         folder.path.mkdir(exist_ok=True)
         remove_leftovers(folder.path)
-        done = manifest.knows(self.number) and folder.config.exists()
-        if done and read_image_ids(folder.pool) == pool:
-            lists = self._lists()
-            manifest.begin(self.number, lists, self.trial.world_size)
-            return sizes
-        if folder.pool.exists() and read_image_ids(folder.pool) != pool:
-            folder.remove_outputs()  # of images that are not in the pool any more
+        # What is not trained yet is prepared anew: settings may have changed.
+        is_trained = folder.model.exists() or folder.checkpoints()
+        done = knows and is_trained and folder.config.exists()
+        if done and self.record.has('n_labelled'):
+            if read_image_ids(folder.pool) == pool:
+                manifest.begin(self.number, self._lists(), self.trial.world_size)
+                return *sizes, budget
+        if knows:
+            manifest.forget_files(self.number)
+        # Written last: without it, a kill from here on prepares the stage again.
+        folder.config.unlink(missing_ok=True)
         write_image_ids(folder.labelled, labelled)
         write_image_ids(folder.pool, pool)
         self.plan.source.write_annotation_lists(
@@ -128,7 +133,7 @@ class Stage:
         with atomic_path(folder.config) as path:
             derive_standalone_config(config).dump(path)
         manifest.begin(self.number, self._lists(), self.trial.world_size)
-        return sizes
+        return *sizes, budget
 
     def _lists(self) -> list:
         folder = self.folder
@@ -187,8 +192,15 @@ class Stage:
             gather_stage(model, folder, folder, score, deriver.needs, seed)
 
     def _is_gathered(self) -> bool:
+        folder = self.folder
+        has_logit = 'logit' in self.plan.learner.provides
+        if has_logit and not self.record.has('discriminator'):
+            return False
         # Whoever selected needs them no more; they may be gone.
-        return self._is_selected() or self.folder.outputs_index.exists()
+        return self._is_selected() or (
+            folder.outputs_index.exists()
+            and read_json(folder.outputs_index).get('pool') == file_hash(folder.pool)
+        )
 
     def select(self) -> None:
         """Choose what to label next."""
@@ -206,13 +218,7 @@ class Stage:
         image_ids = read_image_ids(folder.pool)
         pool = labelled = Outputs.from_arrays(image_ids, {})
         if deriver.scores_pool(self.inputs):
-            pool = Outputs.open(folder.outputs_of('pool'))
-            if pool.image_ids != image_ids:
-                raise InputError(
-                    f'{folder.outputs} does not hold the images of {folder.pool}: '
-                    f'{len(pool.image_ids)} against {len(image_ids)}. Remove the '
-                    'folder, and the same command gathers again from the weights.'
-                )
+            pool = Outputs.open(folder.outputs_of('pool'), folder.pool)
             if deriver.needs.labelled:
                 labelled = Outputs.open(folder.outputs_of('labelled'))
         if not budget:  # the last stage: scores, and nothing to choose
@@ -244,6 +250,9 @@ class Stage:
     def _annotate(self) -> bool:
         folder, source = self.folder, self.plan.source
         if folder.answered.exists():
+            if not self.record.has('picks'):
+                answered = read_image_ids(folder.answered)
+                self.record.update(picks=self._describe(answered))
             return True
         selected = read_image_ids(folder.selected)
         answered = self.plan.annotator.annotate(source, selected, folder)
@@ -256,21 +265,16 @@ class Stage:
                 f'{type(self.plan.annotator).__name__} answered for {whom}: expected '
                 f'some of the {len(selected)} images of {folder.selected}, each once.'
             )
-        counts = source.count_labels(answered)
-        write_json(
-            folder.annotations,
-            {
-                'annotator': self.plan.settings.annotator['type'],
-                'asked': len(selected),
-                'answered': len(answered),
-                **counts,
-            },
-        )
-        self.record.update(picks=self._describe(list(answered), counts))
+        picks = self._describe(list(answered))
+        annotator = self.plan.settings.annotator['type']
+        asked = {'annotator': annotator, 'asked': len(selected)}
+        write_json(folder.annotations, {**asked, **picks})
+        self.record.update(picks=picks)
         write_image_ids(folder.answered, answered)
         return True
 
-    def _describe(self, answered: list[str], counts: dict) -> dict:
+    def _describe(self, answered: list[str]) -> dict:
+        counts = self.plan.source.count_labels(answered)
         picks = {'count': len(answered), **counts}
         trained_on = set(read_image_ids(self.folder.trained_on))
         if trained_on:
@@ -293,15 +297,14 @@ class Stage:
     def _runner(self, config: Config) -> Iterator[Runner]:
         runner = _build_runner(config, self.plan.settings.console)
         yield runner
-        # A Runner is full of reference cycles; its memory would pile up.
-        del runner
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         barrier()
 
 
 def _build_runner(cfg: Config, console: str) -> Runner:
+    # A Runner is full of reference cycles; the memory of the last would pile up.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if console == 'log':
         return Runner.from_cfg(cfg)
     # The log file gets everything; the console shows bars, summaries, warnings.

@@ -17,9 +17,6 @@ from tjls_mm.outputs import Needs
 from tjls_mm.randomness import derive_seed
 from tjls_mm.stage_folder import StageFolder
 
-OWN_HOOKS = ('AlternatingUpdateHook', 'ContextBankHook', 'PoolScoringHook')
-"""Hooks that the loop inserts for training."""
-
 LEAST_HELD_OUT = 8
 """Labelled images that the discriminator is measured on, where there are enough."""
 
@@ -112,8 +109,8 @@ class StageDeriver:
         cfg = Config(copy.deepcopy(self.cfg.to_dict()), 'derived', 'as_run.py')
         # Variables of the config files that the parts below hold already: MMEngine
         # formats the whole config several times per Runner.
-        for name in [key for key in cfg if key.endswith('_pipeline')]:
-            cfg.pop(name)
+        for name in ('train_pipeline', 'test_pipeline', 'val_pipeline'):
+            cfg.pop(name, None)
         seed = cfg.randomness.seed
         batches = self.batches(stage.world_size)
         _name_stage(cfg, stage)
@@ -210,7 +207,8 @@ class StageDeriver:
         for name in ('val', 'test'):
             given = cfg.get(f'{name}_dataloader') or val
             given = {'sampler': dict(type='DefaultSampler', shuffle=False), **given}
-            cfg[f'{name}_dataloader'] = ConfigDict({**given, 'dataset': dict(test)})
+            dataset = {**test, **(given.get('dataset') or {})}
+            cfg[f'{name}_dataloader'] = ConfigDict({**given, 'dataset': dataset})
             if cfg.get(f'{name}_cfg') is None:
                 cfg[f'{name}_cfg'] = dict(type=f'{name.capitalize()}Loop')
             if cfg.get(f'{name}_evaluator') is None:
@@ -227,7 +225,7 @@ class StageDeriver:
     def _fill_hooks(self, cfg: Config, stage: StageInputs) -> None:
         hooks = cfg.setdefault('default_hooks', ConfigDict())
         checkpoint = hooks.get('checkpoint') or {}
-        if checkpoint.get('type') != 'tjls_mm.StageCheckpointHook':
+        if not str(checkpoint.get('type')).endswith('StageCheckpointHook'):
             hooks.checkpoint = dict(type='tjls_mm.StageCheckpointHook')
         # A stage is iterations, so its evaluation is logged at an iteration.
         logger = hooks.get('logger') or dict(type='LoggerHook')
@@ -293,11 +291,11 @@ def derive_evaluation_config(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg[name] = None
-    cfg.custom_hooks = [
-        hook
-        for hook in cfg.custom_hooks
-        if not str(hook.get('type')).endswith((*OWN_HOOKS, 'EMAHook'))
-    ]
+    # Hooks are of training: the weights are averaged, and there is no loop to ask.
+    cfg.custom_hooks = []
+    for name, hook in cfg.default_hooks.items():
+        if hook and 'EMAHook' in str(hook.get('type')):
+            cfg.default_hooks[name] = None
     cfg.auto_scale_lr = None
     return cfg
 

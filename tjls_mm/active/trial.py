@@ -76,70 +76,76 @@ class Trial:
         except BaseException:
             self._lock.release()
             raise
-        self.n_complete, self.initial, self.budgets, self.is_read_only = state
+        self.n_complete, self.is_read_only = state
         return self
 
     def __exit__(self, *exc) -> None:
         self._lock.release()
 
-    def _open(self) -> tuple[int, list[str], list[int], bool]:
-        """Begin or continue, on process 0."""
+    def _open(self) -> tuple[int, bool]:
+        """Begin or continue, on process 0.
+
+        Returns:
+            How many stages are complete, and whether the work dir can only be read.
+        """
         folder, manifest, plan = self.folder, self.manifest, self.plan
+        seen = self._read_state()
+        if seen is not None:
+            manifest.load()
+        is_new = seen is None or (self.redo_from is None and manifest.is_untouched())
+        if is_new:
+            manifest.start(plan.facts)
+        else:
+            manifest.resume(plan.facts, self.redo_from)
+        self.initial = self._initial() if manifest.stages else plan.initial
+        done = self._n_complete()
+        if done < plan.n_stages:
+            plan.budget(done, len(self.membership(done)[0]))
+            self._check_files(done)
+        is_read_only = not self._acquire(must=done < plan.n_stages)
+        if self._read_state() != seen:  # another process has worked here meanwhile
+            self._lock.release()
+            return self._open()
+        if is_read_only:
+            return done, True
+        remove_leftovers(folder.path)
+        self._write_lists(anew=not manifest.stages)
+        manifest.save()
+        for number in folder.stage_numbers():
+            if self.redo_from is not None and number >= self.redo_from:
+                shutil.rmtree(folder.stage(number).path)
+        if done < manifest.n_complete:
+            manifest.reopen_last()
+        for note in manifest.notes:
+            self.say(note)
+        for number in range(done):
+            if not plan.settings.keep_outputs:
+                folder.stage(number).remove_outputs()
+        return done, False
+
+    def _read_state(self) -> bytes | None:
+        """Content of the manifest, None where there is none yet."""
+        folder = self.folder
         if folder.path.exists() and not folder.path.is_dir():
             raise InputError(
                 f'{folder.path} is a file: expected a folder, or a name that is not '
                 'taken. Use another --work-dir.'
             )
-        if manifest.is_fresh:
-            if self.redo_from is not None:
-                raise InputError(f'--redo-from: {folder.path} holds no trial.')
-            if folder.stage_numbers():
-                raise InputError(
-                    f'{folder.path} holds stages but no {folder.state.name}: it is not '
-                    'the work dir of a trial. Use another --work-dir.'
-                )
-            plan.check_weights()
-            plan.check_annotations(plan.initial)
-            plan.check_images()
-            manifest.start(plan.facts)
-            manifest.content['checked'] = self._fingerprint()
-            self._acquire()
-            # A kill may have left those of a trial that was not noted.
-            folder.initial.unlink(missing_ok=True)
-            folder.test.unlink(missing_ok=True)
-        else:
-            manifest.resume(plan.facts, self.redo_from)
-        initial = plan.initial
-        if not manifest.is_fresh:
-            initial = self._initial()
-        budgets = plan.budgets(len(initial))
-        is_complete = self._n_complete(budgets) == plan.n_stages
-        is_read_only = False
-        if not self._lock.is_locked:
-            is_read_only = not self._acquire(must=not is_complete)
-        if is_read_only:
-            return plan.n_stages, initial, budgets, True
-        remove_leftovers(folder.path)
-        self._restore(initial)
+        if folder.state.exists():
+            return folder.state.read_bytes()
         if self.redo_from is not None:
-            manifest.save()
-            for number in folder.stage_numbers():
-                if number >= self.redo_from:
-                    shutil.rmtree(folder.stage(number).path)
-        if self._n_complete(budgets) < manifest.n_complete:
-            manifest.reopen_last()
-        if not is_complete:
-            self._check_again()
-        for note in manifest.notes:
-            self.say(note)
-        manifest.save()
-        for number in range(manifest.n_complete):
-            if not plan.settings.keep_outputs:
-                folder.stage(number).remove_outputs()
-        return manifest.n_complete, initial, budgets, False
+            raise InputError(f'--redo-from: {folder.path} holds no trial.')
+        if folder.stage_numbers():
+            raise InputError(
+                f'{folder.path} holds stages but no {folder.state.name}: it is not '
+                'the work dir of a trial. Use another --work-dir.'
+            )
+        return None
 
     def _acquire(self, must: bool = True) -> bool:
         """Lock the work dir; False where it cannot be written to and need not."""
+        if self._lock.is_locked:
+            return True
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -157,28 +163,30 @@ class Trial:
                 'it that it can, or use another --work-dir.'
             ) from None
 
-    def _n_complete(self, budgets: list[int]) -> int:
+    def _n_complete(self) -> int:
         """Complete stages; one that was the last and is not any more has to select."""
-        done = self.manifest.n_complete
-        if 0 < done <= len(budgets):
+        done, wanted = self.manifest.n_complete, self.plan.n_stages
+        if done > wanted:
+            raise InputError(
+                f'{done} stages of {self.folder.path} are complete, and '
+                f'active_learning.stages asks for {wanted}: set it to {done} or more.'
+            )
+        if 0 < done < wanted:
             answered = self.folder.stage(done - 1).answered.name
-            if answered not in self.manifest.entry(done - 1)['files']:
-                return done - 1
+            return done - (answered not in self.manifest.entry(done - 1)['files'])
         return done
 
     def _initial(self) -> list[str]:
         """Labelled images of stage 0: what was drawn then, wherever it is written."""
-        for path in (self.folder.initial, self.folder.stage(0).labelled):
-            if path.exists():
-                return read_image_ids(path)
-        return self.plan.initial
+        path = self.folder.initial
+        return read_image_ids(path if path.exists() else self.folder.stage(0).labelled)
 
-    def _restore(self, initial: list[str]) -> None:
+    def _write_lists(self, anew: bool) -> None:
         """Write lists and records that are not there: all are kept elsewhere too."""
         folder = self.folder
-        lists = {folder.initial: initial, folder.test: self.plan.test_ids}
+        lists = {folder.initial: self.initial, folder.test: self.plan.test_ids}
         for path, image_ids in lists.items():
-            if not path.exists():
+            if anew or not path.exists():
                 write_image_ids(path, image_ids)
         for number in range(self.manifest.n_complete):
             path = folder.stage(number).metrics
@@ -186,15 +194,14 @@ class Trial:
                 write_json(path, self.manifest.entry(number)['record'])
                 self.say(f'{path} was missing and is written again.')
 
-    def _check_again(self) -> None:
-        """Files may have changed while nothing ran."""
-        number, manifest = self.manifest.n_complete, self.manifest
-        self.plan.check_weights()
-        if manifest.stages:
-            self.plan.check_annotations(self.membership(number)[0])
+    def _check_files(self, number: int) -> None:
+        """Check weights, annotations and images: they may have changed meanwhile."""
+        plan, manifest = self.plan, self.manifest
+        plan.check_weights()
+        plan.check_annotations(self.membership(number)[0])
         fingerprint = self._fingerprint()
-        if manifest.content.get('checked') != fingerprint:
-            self.plan.check_images()
+        if manifest.content['checked'] != fingerprint:
+            plan.check_images()
             manifest.content['checked'] = fingerprint
         if manifest.knows(number):
             if self.folder.stage(number).checkpoints():
@@ -234,7 +241,7 @@ class Trial:
 
     def membership(self, number: int) -> tuple[list[str], list[str]]:
         """Labelled and pool ids of a stage, sorted, from what was answered."""
-        labelled = set(self._initial())
+        labelled = set(self.initial)
         for earlier in range(number):
             labelled |= set(read_image_ids(self.folder.stage(earlier).answered))
         return sorted(labelled), sorted(set(self.plan.image_ids) - labelled)
@@ -242,11 +249,12 @@ class Trial:
     def stages_left(self) -> Iterator[Stage]:
         """The stages that are not complete, in order."""
         plan, done = self.plan, self.n_complete
-        self.say(
-            f'{self.folder.path.name}: {len(plan.image_ids)} images, '
-            f'{len(self.initial)} labelled at first, {plan.n_stages} stages, seed '
-            f'{plan.seed}, ' + plan.deriver.batches(self.world_size).describe()
-        )
+        if is_main_process():
+            self.say(
+                f'{self.folder.path.name}: {len(plan.image_ids)} images, '
+                f'{len(self.initial)} labelled at first, {plan.n_stages} stages, seed '
+                f'{plan.seed}, ' + plan.deriver.batches(self.world_size).describe()
+            )
         if done == plan.n_stages:
             self.say(f'All {done} stages are complete: nothing to do.')
         elif done:
@@ -273,8 +281,11 @@ class Trial:
 
     def _complete(self, stage: Stage) -> None:
         record = stage.record.read()
+        # Before it is complete: what a report cannot read must not be believed.
+        line = stage_line(stage.number, self.plan.n_stages, record)
+        stage_row(stage.number, record)
         self.manifest.complete(stage.number, record)
-        self.say(stage_line(stage.number, self.plan.n_stages, record))
+        self.say(line)
         self._write_report()
         if not self.plan.settings.keep_outputs:
             stage.folder.remove_outputs()

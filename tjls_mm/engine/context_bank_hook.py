@@ -1,6 +1,5 @@
 """Fill the context bank before whoever needs it."""
 
-import torch.distributed as dist
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -20,8 +19,7 @@ class ContextBankHook(Hook):
 
     It comes before the hook that writes checkpoints, so that a checkpoint holds
     the bank of its weights, and after MMEngine's EMAHook, which exchanges weights for
-    their average. Buffers of process 0 are copied to all others first: what is
-    evaluated is what is saved. Models without a bank are left alone.
+    their average. Models without a bank are left alone.
 
     Images are loaded as ``score_dataloader`` of the config says: through the test
     pipeline without annotations.
@@ -45,6 +43,7 @@ class ContextBankHook(Hook):
         """Forget the bank where training goes on."""
         if runner.iter < runner.max_iters:
             clear_context_banks(_unwrapped(runner))
+            self._filled_at = None
 
     def after_train_epoch(self, runner) -> None:
         """Refresh before the weights are saved."""
@@ -55,10 +54,6 @@ class ContextBankHook(Hook):
             return
         self._filled_at = runner.iter
         model = _unwrapped(runner)
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            for buffer in model.buffers():
-                if buffer.numel():
-                    dist.broadcast(buffer, src=0)
         if not batch_bottlenecks(model):
             return
         score = runner.cfg.score_dataloader

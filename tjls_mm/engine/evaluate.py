@@ -2,8 +2,10 @@
 
 import time
 
+import numpy as np
 from mmengine.runner import Runner
 
+from tjls_mm.errors import InputError
 from tjls_mm.stage_folder import StageFolder
 from tjls_mm.stage_record import StageRecord
 
@@ -15,7 +17,19 @@ def run_evaluation(runner: Runner) -> None:
         runner: With the weights of the end of a stage; its work dir is the stage's.
     """
     started = time.perf_counter()
-    metrics = runner.val_loop.run()
+    found = runner.val_loop.run()
+    numbers = {k: float(v) for k, v in found.items() if _is_number(v)}
+    if not numbers:
+        raise InputError(
+            f'val_evaluator gives {sorted(found) or "nothing"}, and no number: '
+            'add a metric that is one, e.g. accuracy or mAP, and run the same command '
+            'again; the weights are kept.'
+        )
+    others = {k: np.asarray(v).tolist() for k, v in found.items() if k not in numbers}
     record = StageRecord(StageFolder(runner.work_dir))
     record.add_seconds('evaluate', time.perf_counter() - started)
-    record.update(metrics={name: float(value) for name, value in metrics.items()})
+    record.update(**({'tables': others} if others else {}), metrics=numbers)
+
+
+def _is_number(value) -> bool:
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in 'biuf'

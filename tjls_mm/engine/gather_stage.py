@@ -4,13 +4,13 @@ import time
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, is_main_process
 
 from tjls_mm.files import file_hash, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Needs, Outputs, check_finite, gather_outputs
 from tjls_mm.outputs.discriminator_report import discriminator_report
 from tjls_mm.outputs.readers import find_reader
+from tjls_mm.processes import on_main_process
 from tjls_mm.randomness import generator
 from tjls_mm.registry import DATASETS
 from tjls_mm.stage_folder import StageFolder
@@ -67,34 +67,28 @@ def gather_stage(
             description=f'Scoring {part}',
             **shared,
         )
-        check_finite(outputs, f'{part} images of {folder.path.name}')
+        on_main_process(check_finite, outputs, f'{part} images of {folder.path.name}')
         return outputs
 
     if needs.labelled:
         gather('labelled', lists.labelled, needs.labelled)
     measured = None
     if has_logit:
-        if is_main_process():
-            write_image_ids(folder.measured, _measured_images(lists, seed))
-        barrier()
+        images = on_main_process(_measured_images, lists, seed)
+        on_main_process(write_image_ids, folder.measured, images)
         measured = gather('measured', folder.measured, ('logit',))
     names = dict.fromkeys([*needs.pool, *(['logit'] if has_logit else [])])
     pool = gather('pool', lists.pool, tuple(names))
-    if is_main_process():
+
+    def write() -> None:
         record = StageRecord(folder)
         if has_logit:
             report = _measure_discriminator(lists, folder, measured, pool)
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
-        write_json(
-            folder.outputs_index,
-            {
-                'pool': file_hash(lists.pool),
-                'names': {'pool': list(pool), 'labelled': list(needs.labelled)},
-                'passes': needs.passes,
-            },
-        )
-    barrier()
+        write_json(folder.outputs_index, {'pool': file_hash(lists.pool)})
+
+    on_main_process(write)
 
 
 def _held_out(lists: StageFolder) -> set[str]:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from tjls_mm import __version__
 from tjls_mm.errors import InputError
 from tjls_mm.files import atomic_path, write_text
+from tjls_mm.processes import on_main_process
 from tjls_mm.registry import HOOKS
 from tjls_mm.stage_folder import StageFolder
 
@@ -64,12 +65,13 @@ class StageCheckpointHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         """Save the weights; the states of training are no longer needed."""
-        if is_main_process():
-            folder = StageFolder(runner.work_dir)
-            content = {'meta': _meta(runner), 'state_dict': _weights(runner)}
-            _save(runner, content, folder.model)
-            folder.remove_checkpoints()
-        barrier()
+        on_main_process(self._save_weights, runner)
+
+    def _save_weights(self, runner) -> None:
+        folder = StageFolder(runner.work_dir)
+        content = {'meta': _meta(runner), 'state_dict': _weights(runner)}
+        _save(runner, content, folder.model)
+        folder.remove_checkpoints()
 
     def _save_state(self, runner, done: int) -> None:
         folder = StageFolder(runner.work_dir)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import torch
-from mmengine.dist import is_main_process
+import torch.distributed as dist
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
@@ -13,6 +13,7 @@ from tjls_mm.datasets import JointBatchSampler
 from tjls_mm.engine.evaluate import run_evaluation
 from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.image_ids import write_image_ids
+from tjls_mm.processes import on_main_process
 from tjls_mm.progress import progress
 from tjls_mm.randomness import derive_seed
 from tjls_mm.registry import LOOPS
@@ -93,33 +94,42 @@ class StageTrainLoop(IterBasedTrainLoop):
             at_end = self._iter == self._max_iters
             if not at_end and self._iter % self.val_interval == 0:
                 if self.runner.val_loop is not None:
+                    self._share_buffers()
                     self.runner.val_loop.run()
         self._take_average()
+        self._share_buffers()
         # Before the weights, which mark training as done.
-        if is_main_process():
-            self._write_trained_on()
-            record = StageRecord(StageFolder(self.runner.work_dir))
-            record.set_seconds('train', self.train_seconds)
+        on_main_process(self._write_results)
         self.runner.call_hook('after_train_epoch')
+
+    @property
+    def _model(self) -> torch.nn.Module:
+        model = self.runner.model
+        return model.module if is_model_wrapper(model) else model
+
+    def _share_buffers(self) -> None:
+        """Copy statistics of process 0 to all: what is evaluated is what is saved."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for buffer in self._model.buffers():
+                if buffer.numel():
+                    dist.broadcast(buffer, src=0)
 
     def _take_average(self) -> None:
         """Put averaged weights in the place of the last ones, for good."""
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
         for hook in [h for h in self.runner.hooks if isinstance(h, EMAHook)]:
-            model.load_state_dict(hook.ema_model.module.state_dict())
+            self._model.load_state_dict(hook.ema_model.module.state_dict())
             # It would exchange them again around the evaluation.
             self.runner.hooks.remove(hook)
 
-    def _write_trained_on(self) -> None:
+    def _write_results(self) -> None:
+        folder = StageFolder(self.runner.work_dir)
+        StageRecord(folder).set_seconds('train', self.train_seconds)
         sampler, dataset = self.dataloader.batch_sampler, self.dataloader.dataset
         n_batches = sampler.batch_number(self._iter - 1) + 1 if self._iter else 0
         seen = sampler.pool_images_seen(n_batches)
         rows = [dataset.n_labelled + row for row in sorted(seen)]
-        write_image_ids(
-            StageFolder(self.runner.work_dir).trained_on,
-            sorted(dataset.get_data_info(row)['image_id'] for row in rows),
-        )
+        image_ids = sorted(dataset.get_data_info(row)['image_id'] for row in rows)
+        write_image_ids(folder.trained_on, image_ids)
 
     def _batches(self) -> Iterator[dict]:
         """Batches from the current iteration on, one per iteration."""
