@@ -362,6 +362,8 @@ def test_ctrl_c_stops_the_trial_and_the_same_command_continues(stand_in, tmp_pat
 @pytest.mark.slow
 def test_a_sweep_from_beginning_to_end(tool, demo_data, tmp_path, capsys):
     tiny = {**TINY, 'data_source.data_root': str(demo_data), 'train_cfg.max_epochs': 1}
+    tiny |= {'param_scheduler.0.total_steps': 1, 'active_learning.stages': 1}
+    del tiny['score_dataloader.batch_size']  # in a config file of its own only
     trials = dict(random=trial(str(config_path('demo_random')), **tiny))
     path = write_sweep(tmp_path / 'sweep.py', trials, title='Tiny')
     work_dir = tmp_path / 'work'
@@ -371,7 +373,7 @@ def test_a_sweep_from_beginning_to_end(tool, demo_data, tmp_path, capsys):
     summary = json.loads((work_dir / 'random_seed0' / 'summary.json').read_text())
     with open(work_dir / 'table.csv', newline='') as file:
         rows = list(csv.DictReader(file))
-    assert [int(row['n_labelled']) for row in rows] == [8, 14]
+    assert [int(row['n_labelled']) for row in rows] == [8]
     for row, stage in zip(rows, summary['stages'], strict=True):
         assert float(row['pascal_voc/mAP']) == stage['pascal_voc/mAP']
 
@@ -382,8 +384,3 @@ def test_a_sweep_from_beginning_to_end(tool, demo_data, tmp_path, capsys):
     before = times()
     assert tool.main(command) == 0
     assert 'random_seed0: complete' in capsys.readouterr().out and times() == before
-    changed = ['--cfg-options', 'optim_wrapper.optimizer.lr=0.5']
-    assert tool.main([*command, *changed]) == 1
-    out = capsys.readouterr().out
-    assert 'holds a trial of another config' in out
-    assert 'optim_wrapper.optimizer.lr: ' in out and times() == before

@@ -10,32 +10,26 @@ are random. The same parameters give the same bytes on the same package versions
 
     python tools/make_demo_data.py --out data/demo --seed 0 --pool 400 --test 100
 
-writes::
-
-    data/demo/VOCdemo/
-        Annotations/000001.xml ...
-        ImageSets/Main/{trainval,test}.txt
-        JPEGImages/000001.jpg ...
-        demo.json                            parameters, object counts, clips
+writes Annotations, ImageSets, JPEGImages and demo.json (parameters, object counts,
+clips) into data/demo/VOCdemo.
 """
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 
 # Most frequent in the pool first.
 CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
-FOLDER = 'VOCdemo'
-STAMP = 'demo.json'
+FOLDER, STAMP = 'VOCdemo', 'demo.json'
 # Raise it when a change to this file changes the pixels or the boxes.
 VERSION = 1
 
@@ -51,16 +45,19 @@ MIN_VISIBLE = 0.5
 # Free room around the first frame of a clip for the camera to move, in pixels.
 MARGIN = 16
 MIN_POOL, MIN_TEST = 16, 4
+CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
+
+Rng = np.random.Generator
+Frame = tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
 
 
 @dataclass(frozen=True)
 class Thing:
     """One drawn shape: an object of a class, clutter, or what hides an object.
 
-    ``x``, ``y`` (centre), ``radius`` (of the circle around the shape) are in pixels,
-    ``angle`` in radians, ``vx``, ``vy`` in pixels per frame, ``stretch`` is width
-    over height. ``seed`` fixes colours and texture, so they stay the same over the
-    frames of a clip.
+    Centre and ``radius`` (of the circle around it) are in pixels, ``angle`` in radians,
+    ``vx``, ``vy`` in pixels per frame, ``stretch`` is width over height. ``seed`` fixes
+    colours and texture over the frames of a clip.
     """
 
     kind: str
@@ -93,23 +90,19 @@ class Scene:
     noise: float
 
 
-def value_noise(
-    rng: np.random.Generator, height: int, width: int, cell: int
-) -> np.ndarray:
-    """Smooth random field (height, width) float32 in about [0, 1]."""
+def value_noise(rng: Rng, height: int, width: int, cell: int) -> np.ndarray:
+    """Smooth random field (height, width), float32, in about [0, 1]."""
     grid = rng.random((height // cell + 2, width // cell + 2), dtype=np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
+def random_colour(rng: Rng) -> np.ndarray:
     """BGR in [0, 1], float32, from pale to saturated and from dark to bright."""
     hsv = np.float32([rng.uniform(0, 360), rng.uniform(0.1, 0.9), rng.uniform(0.2, 1)])
     return cv2.cvtColor(hsv.reshape(1, 1, 3), cv2.COLOR_HSV2BGR)[0, 0]
 
 
-def contrasting_colours(
-    rng: np.random.Generator, contrast: float
-) -> tuple[np.ndarray, np.ndarray]:
+def contrasting_colours(rng: Rng, contrast: float) -> tuple[np.ndarray, np.ndarray]:
     """Two random colours whose brightness differs by ``contrast`` or more."""
     while True:
         first, second = random_colour(rng), random_colour(rng)
@@ -117,12 +110,10 @@ def contrasting_colours(
             return first, second
 
 
-def draw_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
     """Textured ground (height, width, 3): colour mixed by noise, pattern, clutter."""
     low, high = random_colour(rng), random_colour(rng)
-    coarse = value_noise(rng, height, width, 48)
-    medium = value_noise(rng, height, width, 14)
-    fine = value_noise(rng, height, width, 3)
+    coarse, medium, fine = (value_noise(rng, height, width, c) for c in (48, 14, 3))
     mix = 0.6 * coarse + 0.3 * medium + 0.1 * fine
     yy, xx = np.mgrid[:height, :width].astype(np.float32)
     slope = rng.uniform(-0.5, 0.5, 2) / max(height, width)
@@ -132,13 +123,11 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> np.nda
     angle = rng.uniform(0, np.pi)
     along = xx * np.cos(angle) + yy * np.sin(angle) + 6 * medium
     across = yy * np.cos(angle) - xx * np.sin(angle) + 6 * coarse
-    period = rng.uniform(6, 26)
-    pattern = rng.integers(4)
+    period, pattern = rng.uniform(6, 26), rng.integers(4)
     strength = rng.uniform(0.05, 0.2)
-    if pattern == 0:
+    if pattern < 2:
         wave = np.sin(along * (2 * np.pi / period))
-    elif pattern == 1:
-        wave = np.sin(along * (2 * np.pi / period)) * np.sin(across * (4 / period))
+        wave = wave * np.sin(across * (4 / period)) if pattern else wave
     elif pattern == 2:
         wave = 4 * fine - 2
     else:
@@ -148,32 +137,20 @@ def draw_background(rng: np.random.Generator, height: int, width: int) -> np.nda
 
     for _ in range(rng.integers(2, 9)):
         start = rng.uniform(0, 1, 2) * (width, height)
-        end = start + rng.normal(0, 35, 2)
-        cv2.line(
-            ground,
-            tuple(int(v) for v in start),
-            tuple(int(v) for v in end),
-            random_colour(rng).tolist(),
-            int(rng.integers(1, 4)),
-            cv2.LINE_AA,
-        )
+        ends = [tuple(int(v) for v in p) for p in (start, start + rng.normal(0, 35, 2))]
+        colour = random_colour(rng).tolist()
+        cv2.line(ground, *ends, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
     return ground
 
 
 def shape_and_texture(
-    kind: str, rng: np.random.Generator, u: np.ndarray, v: np.ndarray
+    kind: str, rng: Rng, u: np.ndarray, v: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One shape on object coordinates.
+    """A shape of ``CLASSES``, a 'blob' or a 'bar', in the unit circle.
 
-    Args:
-        kind: One of ``CLASSES``, ``'blob'`` or ``'bar'``.
-        rng: Draws the variation inside the class.
-        u: (S, S) to the right in the shape's own frame, the shape lies in the unit
-            circle.
-        v: (S, S) downwards.
-
-    Returns:
-        Inside (S, S) bool and where the second colour goes (S, S) float32 in [0, 1].
+    ``u`` (S, S) is to the right in its own frame, ``v`` downwards; ``rng`` draws the
+    variation inside the class. Returns inside (S, S), bool, and where the second colour
+    goes (S, S), float32 in [0, 1].
     """
     radius, theta = np.hypot(u, v), np.arctan2(v, u)
     if kind == 'ball':
@@ -217,9 +194,8 @@ def shape_and_texture(
 def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Draw one thing on a patch of its own.
 
-    Returns:
-        Colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel
-        of the patch's upper left corner, which may lie outside the image.
+    Returns colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel
+    of the patch's upper left corner, which may lie outside the image.
     """
     rng = np.random.default_rng(thing.seed)
     half = int(np.ceil(thing.radius * max(thing.stretch, 1 / thing.stretch))) + 2
@@ -241,35 +217,26 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
     colours = colours * lit[..., None].astype(np.float32)
 
-    patch = cv2.resize(colours, (side, side), interpolation=cv2.INTER_AREA)
-    cover = cv2.resize(
-        inside.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA
-    )
-    return patch, cover, (left, top)
+    parts = colours, inside.astype(np.float32)
+    small = (cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in parts)
+    return *small, (left, top)
 
 
-def overlap(
-    corner: tuple[int, int], side: int, size: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a square patch and the image meet, as slices of each."""
+def overlap(corner: tuple[int, int], side: int, size: tuple[int, int]) -> tuple:
+    """Where the image and a square patch meet, as (rows, columns) of each."""
     (left, top), (width, height) = corner, size
     x1, x2 = np.clip([left, left + side], 0, width)
     y1, y2 = np.clip([top, top + side], 0, height)
-    return (
-        (slice(y1, y2), slice(x1, x2)),
-        (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)),
-    )
+    there = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
+    return (slice(y1, y2), slice(x1, x2)), there
 
 
-def draw_frame(
-    scene: Scene, frame: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]] | None:
+def draw_frame(scene: Scene, frame: int, rng: Rng) -> Frame | None:
     """Draw one frame of a scene.
 
-    Returns:
-        The image (H, W, 3) uint8 BGR and (class, box) of every object, boxes
-        x1, y1, x2, y2 in pixels, first and last seen pixel, counted from 0; or None
-        where less than ``MIN_VISIBLE`` of an object is seen.
+    Returns the image (H, W, 3), uint8 BGR, and (class, box) of every object, boxes
+    x1, y1, x2, y2 in pixels, first and last seen pixel, counted from 0; or None where
+    less than ``MIN_VISIBLE`` of an object is seen.
     """
     width, height = scene.size
     jitter = rng.normal(0, 0.5, 2) if frame else np.zeros(2)
@@ -290,8 +257,8 @@ def draw_frame(
         here, there = overlap(corner, len(cover), scene.size)
         # A soft shadow ties the shape to the ground; it is no part of the box.
         shade = cv2.GaussianBlur(cover, (0, 0), 2.5)
-        shadow_corner = (corner[0] + 2, corner[1] + 3)
-        here_shade, there_shade = overlap(shadow_corner, len(cover), scene.size)
+        below = (corner[0] + 2, corner[1] + 3)
+        here_shade, there_shade = overlap(below, len(cover), scene.size)
         image[here_shade] *= 1 - 0.4 * shade[there_shade][..., None]
         cut = cover[there]
         image[here] += (patch[there] - image[here]) * cut[..., None]
@@ -306,10 +273,8 @@ def draw_frame(
     for name, area, mask in seen:
         if mask.sum() < MIN_VISIBLE * area:
             return None
-        rows = np.nonzero((mask > 0.5).any(1))[0]
-        columns = np.nonzero((mask > 0.5).any(0))[0]
-        box = (columns[0], rows[0], columns[-1], rows[-1])
-        objects.append((name, tuple(int(v) for v in box)))
+        x, y, w, h = cv2.boundingRect((mask > 0.5).astype(np.uint8))
+        objects.append((name, (x, y, x + w - 1, y + h - 1)))
 
     yy, xx = np.mgrid[:height, :width].astype(np.float32)
     gain, across, down = scene.light
@@ -323,14 +288,8 @@ def draw_frame(
     return np.clip(np.round(image), 0, 255).astype(np.uint8), objects
 
 
-def plan_scene(
-    rng: np.random.Generator, classes: Sequence[str], frames: int
-) -> Scene | None:
-    """Lay out a scene with one object per name in ``classes``.
-
-    Returns:
-        The scene, or None where the objects did not find room.
-    """
+def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
+    """Lay out a scene with an object per class, or None where they found no room."""
     width, height = size = SIZES[rng.integers(len(SIZES))]
     limits = {1: (26, 46), 2: (24, 38), 3: (20, 31), 4: (17, 26)}[len(classes)]
     moving = float(frames > 1)
@@ -340,38 +299,21 @@ def plan_scene(
             radius = rng.uniform(*limits)
             x = rng.uniform(0.7 * radius, width - 0.7 * radius)
             y = rng.uniform(0.7 * radius, height - 0.7 * radius)
-            if all(
-                np.hypot(x - other.x, y - other.y) > 0.85 * (radius + other.radius)
-                for other in objects
-            ):
+            gaps = [np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects]
+            if all(gap > 0.85 for gap in gaps):
                 break
         else:
             return None
         free = name in ('ball', 'star', 'ring')
-        objects.append(
-            Thing(
-                kind=name,
-                seed=int(rng.integers(2**62)),
-                x=x,
-                y=y,
-                radius=radius,
-                stretch=rng.uniform(0.85, 1.18),
-                angle=rng.uniform(-np.pi, np.pi) if free else rng.uniform(-0.3, 0.3),
-                vx=moving * rng.normal(0, 1.0),
-                vy=moving * rng.normal(0, 0.6),
-            )
-        )
+        seed, stretch = int(rng.integers(2**62)), rng.uniform(0.85, 1.18)
+        angle = rng.uniform(-np.pi, np.pi) if free else rng.uniform(-0.3, 0.3)
+        speed = moving * rng.normal(0, 1.0), moving * rng.normal(0, 0.6)
+        objects.append(Thing(name, seed, x, y, radius, stretch, angle, *speed))
 
     def clutter(x: float, y: float, radius: float) -> Thing:
-        return Thing(
-            kind='blob' if rng.random() < 0.6 else 'bar',
-            seed=int(rng.integers(2**62)),
-            x=x,
-            y=y,
-            radius=radius,
-            stretch=rng.uniform(0.7, 1.4),
-            angle=rng.uniform(-np.pi, np.pi),
-        )
+        kind, seed = 'blob' if rng.random() < 0.6 else 'bar', int(rng.integers(2**62))
+        stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(-np.pi, np.pi)
+        return Thing(kind, seed, x, y, radius, stretch, angle)
 
     behind = [
         clutter(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 24))
@@ -399,22 +341,16 @@ def plan_scene(
     )
 
 
-def draw_clip(
-    rng: np.random.Generator, classes: Sequence[str], frames: int
-) -> list[tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]]:
+def draw_clip(rng: Rng, classes: Sequence[str], frames: int) -> list[Frame]:
     """Draw scenes until one shows every object in every frame."""
     while True:
         scene = plan_scene(rng, classes, frames)
-        if scene is None:
-            continue
-        drawn = [draw_frame(scene, frame, rng) for frame in range(frames)]
+        drawn = [draw_frame(scene, k, rng) for k in range(frames)] if scene else [None]
         if None not in drawn:
             return drawn
 
 
-def share_out(
-    rng: np.random.Generator, shares: Sequence[float], total: int
-) -> list[str]:
+def share_out(rng: Rng, shares: Sequence[float], total: int) -> list[str]:
     """Class names in random order, counts as near to ``shares`` as whole numbers allow.
 
     Every class of a non-zero share occurs if there is room for it.
@@ -427,23 +363,18 @@ def share_out(
         if counts.max() > 1:
             counts[counts.argmax()] -= 1
             counts[index] += 1
-    names = np.repeat(CLASSES, counts)
-    return rng.permutation(names).tolist()
+    return rng.permutation(np.repeat(CLASSES, counts)).tolist()
 
 
-def plan_clips(
-    rng: np.random.Generator, frames: Sequence[int], shares: Sequence[float]
-) -> list[tuple[int, list[str]]]:
+def plan_clips(rng: Rng, frames: Sequence[int], shares: Sequence[float]) -> list:
     """(number of frames, classes of the objects) for every clip."""
     n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
     names = iter(share_out(rng, shares, int(n_objects.sum())))
-    return [
-        (n_frames, [next(names) for _ in range(n)])
-        for n_frames, n in zip(frames, n_objects, strict=True)
-    ]
+    pairs = zip(frames, n_objects, strict=True)
+    return [(n_frames, [next(names) for _ in range(n)]) for n_frames, n in pairs]
 
 
-def clip_lengths(rng: np.random.Generator, n_pool: int) -> list[int]:
+def clip_lengths(rng: Rng, n_pool: int) -> list[int]:
     """Lengths of the pool's clips, about ``CLIP_SHARE`` of its images together."""
     left, lengths = round(CLIP_SHARE * n_pool), []
     shortest, longest = CLIP_FRAMES
@@ -453,70 +384,48 @@ def clip_lengths(rng: np.random.Generator, n_pool: int) -> list[int]:
     return lengths
 
 
-def annotation_xml(
-    name: str,
-    size: tuple[int, int],
-    objects: Sequence[tuple[str, tuple[int, int, int, int]]],
-) -> str:
+def annotation_xml(name: str, size: tuple[int, int], objects: list) -> str:
     """A VOC annotation; its coordinates count from 1 and include both ends."""
-    lines = [
-        '<annotation>',
-        f'  <folder>{FOLDER}</folder>',
-        f'  <filename>{name}.jpg</filename>',
-        '  <size>',
-        f'    <width>{size[0]}</width>',
-        f'    <height>{size[1]}</height>',
-        '    <depth>3</depth>',
-        '  </size>',
-        '  <segmented>0</segmented>',
-    ]
-    for class_name, (x1, y1, x2, y2) in objects:
-        lines += [
-            '  <object>',
-            f'    <name>{class_name}</name>',
-            '    <pose>Unspecified</pose>',
-            '    <truncated>0</truncated>',
-            '    <difficult>0</difficult>',
-            '    <bndbox>',
-            f'      <xmin>{x1 + 1}</xmin>',
-            f'      <ymin>{y1 + 1}</ymin>',
-            f'      <xmax>{x2 + 1}</xmax>',
-            f'      <ymax>{y2 + 1}</ymax>',
-            '    </bndbox>',
-            '  </object>',
-        ]
-    return '\n'.join([*lines, '</annotation>', ''])
+    root = ElementTree.Element('annotation')
+
+    def add(parent: ElementTree.Element, **content) -> None:
+        for key, value in content.items():
+            child = ElementTree.SubElement(parent, key)
+            if isinstance(value, dict):
+                add(child, **value)
+            else:
+                child.text = str(value)
+
+    sides = dict(width=size[0], height=size[1], depth=3)
+    add(root, folder=FOLDER, filename=f'{name}.jpg', size=sides, segmented=0)
+    flags = dict(pose='Unspecified', truncated=0, difficult=0)
+    for class_name, box in objects:
+        box = {k: v + 1 for k, v in zip(CORNERS, box, strict=True)}
+        add(root, object=dict(name=class_name, **flags, bndbox=box))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding='unicode') + '\n'
 
 
-def read_stamp(folder: Path) -> dict | None:
-    """The stamp of a finished set, or None where ``folder`` does not exist.
-
-    Raises:
-        FileExistsError: If the folder is there and no finished demo set.
-    """
+def is_made(folder: Path, wanted: dict) -> bool:
+    """Whether the set is there; FileExistsError where something else is."""
     if not folder.exists():
-        return None
+        return False
     try:
-        return json.loads((folder / STAMP).read_text(encoding='utf-8'))['parameters']
-    except (OSError, ValueError, KeyError, TypeError):
+        stamp = json.loads((folder / STAMP).read_text(encoding='utf-8'))
+        found = {key: stamp['parameters'].get(key) for key in wanted}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise FileExistsError(
             f'{folder} exists and is not a demo set (no readable {STAMP}): '
             'give another folder with --out'
         ) from None
-
-
-def check_same(folder: Path, found: dict, wanted: dict) -> None:
-    """Raise FileExistsError where a set of other parameters is in the folder."""
-    other = [
-        f'{key} is {found.get(key)}, asked for {wanted[key]}'
-        for key in wanted
-        if found.get(key) != wanted[key]
-    ]
+    other = [k for k in wanted if found[k] != wanted[k]]
     if other:
+        shown = '; '.join(f'{k} is {found[k]}, asked for {wanted[k]}' for k in other)
         raise FileExistsError(
-            f'{folder} holds a demo set of other parameters ({"; ".join(other)}): '
-            'give another folder with --out, or ask for the same'
+            f'{folder} holds a demo set of other parameters ({shown}): give another '
+            'folder with --out, or ask for the same'
         )
+    return True
 
 
 def write_set(folder: Path, parameters: dict) -> None:
@@ -551,8 +460,7 @@ def write_set(folder: Path, parameters: dict) -> None:
             path = folder / 'JPEGImages' / f'{name}.jpg'
             if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90]):
                 raise OSError(f'cannot write {path}')
-            height, width = image.shape[:2]
-            xml = annotation_xml(name, (width, height), objects)
+            xml = annotation_xml(name, image.shape[1::-1], objects)
             (folder / 'Annotations' / f'{name}.xml').write_text(xml, encoding='utf-8')
         if n_frames > 1:
             clips.append(clip)
@@ -561,46 +469,27 @@ def write_set(folder: Path, parameters: dict) -> None:
         text = ''.join(f'{name}\n' for name in sorted(listed))
         (folder / f'ImageSets/Main/{split}.txt').write_text(text, encoding='utf-8')
     stamp = {'parameters': parameters, 'objects': counts, 'clips': clips}
-    text = json.dumps(stamp, indent=1) + '\n'
-    (folder / STAMP).write_text(text, encoding='utf-8')
+    (folder / STAMP).write_text(json.dumps(stamp, indent=1) + '\n', encoding='utf-8')
 
 
 def make_demo_data(
-    out: str | os.PathLike = 'data/demo',
-    seed: int = 0,
-    n_pool: int = 400,
-    n_test: int = 100,
-) -> None:
+    out: str | Path, seed: int = 0, n_pool: int = 400, n_test: int = 100
+):
     """Write the demo set to ``out/VOCdemo``; do nothing where it is already there.
 
-    The set appears under its name in one step, when it is complete. An interrupted
-    run leaves at most a folder whose name starts with ``.VOCdemo-``.
-
-    Args:
-        out: Folder that holds or will hold ``VOCdemo``.
-        seed: 0 or more; another seed gives another set of the same look.
-        n_pool: Images in ``trainval.txt``, 16 or more.
-        n_test: Images in ``test.txt``, 4 or more.
-
-    Raises:
-        FileExistsError: If ``out/VOCdemo`` is something else or has other parameters.
-        ValueError: If a number is too small.
+    It appears under its name in one step, when it is complete; an interrupted run
+    leaves at most a folder whose name starts with ``.VOCdemo-``. Raises FileExistsError
+    where ``out/VOCdemo`` is something else, ValueError where a number is too small.
     """
-    for flag, value, least in (
-        ('--seed', seed, 0),
-        ('--pool', n_pool, MIN_POOL),
-        ('--test', n_test, MIN_TEST),
-    ):
-        if value < least:
-            raise ValueError(f'{flag} must be {least} or more, got {value}')
     parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
+    for name, least in (('seed', 0), ('pool', MIN_POOL), ('test', MIN_TEST)):
+        if parameters[name] < least:
+            got = parameters[name]
+            raise ValueError(f'--{name} must be {least} or more, got {got}')
     folder = Path(out) / FOLDER
-    found = read_stamp(folder)
-    if found is not None:
-        check_same(folder, found, parameters)
+    if is_made(folder, parameters):
         print(f'{folder} already holds this demo set: nothing to do')
         return
-
     Path(out).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{FOLDER}-', dir=out))
     try:
@@ -609,29 +498,20 @@ def make_demo_data(
         scratch.chmod(Path(out).stat().st_mode & 0o777)
         try:
             scratch.rename(folder)
-        except OSError:
-            # Another process may have finished first.
-            found = read_stamp(folder)
-            if found is None:
+        except OSError:  # another process may have finished first
+            if not is_made(folder, parameters):
                 raise
-            check_same(folder, found, parameters)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     print(f'{folder}: {n_pool} pool and {n_test} test images')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description='Draw the demo data set, Pascal VOC format.'
-    )
+    """Draw the set that the command line asks for."""
+    parser = argparse.ArgumentParser(description='Draw the demo data set, VOC format.')
     parser.add_argument('--out', default='data/demo', help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument(
-        '--pool', type=int, default=400, help='pool images, default: %(default)s'
-    )
-    parser.add_argument(
-        '--test', type=int, default=100, help='test images, default: %(default)s'
-    )
+    for name, default in (('seed', 0), ('pool', 400), ('test', 100)):
+        parser.add_argument(f'--{name}', type=int, default=default, help=f'{default}')
     args = parser.parse_args(arguments)
     try:
         make_demo_data(args.out, args.seed, args.pool, args.test)

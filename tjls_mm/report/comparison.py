@@ -301,7 +301,7 @@ def comparison_tables(
         tables.append(
             (
                 f'{metric} less that of {control} with the same seed: mean ± standard '
-                'error of the paired differences',
+                'error of n pairs',
                 _cells(names, paired, pair_cell),
             )
         )
@@ -326,7 +326,9 @@ def print_comparison(
     for title, (header, *rows) in comparison_tables(trials, names, n_seeds):
         shared = os.path.commonprefix(header[1:]) if len(header) > 2 else ''
         shared = shared[: shared.rfind('_') + 1]
-        table = Table(title=f'{title} ({shared}…)' if shared else title)
+        # A table would fold a title to its own width.
+        console.print(f'{title} ({shared}…)' if shared else title, highlight=False)
+        table = Table()
         for name in header:
             name = name.removeprefix(shared)
             table.add_column(name, justify='right', overflow='fold')
