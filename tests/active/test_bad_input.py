@@ -231,8 +231,10 @@ def test_classes_of_model_and_data_differ(refused):
         ({'train_cfg.max_epochs': 'ten'}, "must be above 0, got 'ten'"),
         ({'param_scheduler.0.peak': 3}, "stage cannot be made.*'peak'"),
         ({'param_scheduler.0.type': 'ReduceOnPlateauLR'}, 'nothing may be chosen'),
-        ({'custom_hooks': dict(type='EMAHook')}, 'custom_hooks must be a list'),
-        ({'custom_hooks': [dict(type='EMAHook', speed=3)]}, "EMAHook cannot.*'speed'"),
+        (
+            {'custom_hooks': [dict(type='CheckInvalidLossHook', speed=3)]},
+            "LossHook cannot be built.*'speed'",
+        ),
         ({'custom_hooks': [dict(type='EarlyStoppingHook')]}, 'EarlyStopping.*chosen'),
         ({'default_hooks': 3}, 'default_hooks must be a dict'),
         ({'val_evaluator.metrics': 3}, "VOCMetric cannot be built.*'metrics'"),

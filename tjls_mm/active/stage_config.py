@@ -21,6 +21,22 @@ LEAST_HELD_OUT = 8
 """Labelled images that the discriminator is measured on, where there are enough."""
 
 
+class StageConfig(Config):
+    """A config whose text is formatted once: a Runner asks for it four times."""
+
+    @property
+    def pretty_text(self) -> str:
+        """See MMEngine's Config."""
+        content = repr(self.to_dict())
+        if content not in _TEXTS:
+            _TEXTS.clear()
+            _TEXTS[content] = super().pretty_text
+        return _TEXTS[content]
+
+
+_TEXTS: dict[str, str] = {}
+
+
 @dataclass(frozen=True)
 class StageInputs:
     """What a stage is run on.
@@ -106,7 +122,7 @@ class StageDeriver:
         """
         # A name of its own: the Runner dumps its config under it, and must not write
         # over the stage's config.py.
-        cfg = Config(copy.deepcopy(self.cfg.to_dict()), 'derived', 'as_run.py')
+        cfg = StageConfig(copy.deepcopy(self.cfg.to_dict()), 'derived', 'as_run.py')
         # Variables of the config files that the parts below hold already: MMEngine
         # formats the whole config several times per Runner.
         for name in ('train_pipeline', 'test_pipeline', 'val_pipeline'):
