@@ -10,7 +10,7 @@ from tjls_mm import __version__
 from tjls_mm.errors import InputError
 from tjls_mm.files import file_hash, read_json, write_json
 from tjls_mm.image_ids import read_image_ids
-from tjls_mm.stage_folder import StageFolder, TrialFolder
+from tjls_mm.stage_folder import TrialFolder
 
 SECTIONS = (
     'model',
@@ -55,6 +55,11 @@ LOGGING = tuple(
     for name in ('logger', 'timer', 'visualization', 'checkpoint')
 )
 """Hooks that do not either."""
+
+WRITTEN_AGAIN = (
+    '{} was changed since this trial wrote it. Remove it, and the same command writes '
+    'it again.'
+)
 
 STAGES_TO_COME = (
     'active_learning.budget',
@@ -104,13 +109,8 @@ def describe_ids(image_ids: Sequence[str]) -> dict:
 class TrialFacts:
     """What a trial is, as far as results depend on it.
 
-    Attributes:
-        config: Of ``flatten_config``.
-        seed: Of the trial.
-        image_ids: Labelled and pool images, sorted.
-        test_ids: Test images, sorted.
-        initial: Labelled images of stage 0, sorted, as the config has them now.
-        initial_listed: Whether a file or a folder names them, not the seed.
+    ``config`` is that of ``flatten_config``, lists of image_ids are sorted, and
+    ``initial_listed`` says whether a file or folder names the first labelled images.
     """
 
     config: dict[str, object]
@@ -134,11 +134,6 @@ class Manifest:
         self.content: dict = {}
         self.notes: list[str] = []
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether there is none yet."""
-        return not self.path.exists()
-
     def is_untouched(self) -> bool:
         """Whether nothing is lost if the trial begins anew, with another config too."""
         folder = self.folder.stage(0)
@@ -161,12 +156,19 @@ class Manifest:
         }
 
     def load(self) -> None:
-        """Read what the work dir holds.
-
-        Raises:
-            InputError: If it is not the state of a trial.
-        """
-        self.content = _read(self.path)
+        """Read what the work dir holds; InputError if it is no state of a trial."""
+        try:
+            self.content = json.loads(self.path.read_text(encoding='utf-8'))
+            for key in ('config', 'seed', 'images', 'test', 'initial', 'changes'):
+                self.content[key]
+            for entry in self.stages:
+                entry['files'].items(), entry['processes'], entry['status']
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f'{self.path} cannot be read ({type(error).__name__}: {error}): '
+                'expected the state of a trial of this version. Restore it, or use '
+                'another --work-dir.'
+            ) from None
 
     def resume(self, facts: TrialFacts, redo_from: int | None = None) -> None:
         """Continue the trial that was loaded.
@@ -218,21 +220,25 @@ class Manifest:
                 noted.append(line)
             else:
                 refused.append(f'{line}{reason or ""}')
-        listed = facts.initial_listed and self.content['images'] == describe_ids(
-            facts.image_ids
-        )
-        if listed and describe_ids(facts.initial) != self.content['initial']:
+        images = describe_ids(facts.image_ids)
+        initial = describe_ids(facts.initial) if facts.initial_listed else None
+        if self.content['images'] == images and initial not in (
+            None,
+            self.content['initial'],
+        ):
             refused.append('active_learning.initial: its images have changed')
         if refused:
-            shown = '\n'.join(f'  {line}' for line in refused[:10])
-            more = f'\n  and {len(refused) - 10} more' if len(refused) > 10 else ''
+            more = [f'and {len(refused) - 10} more'] * (len(refused) > 10)
+            shown = '\n  '.join([*refused[:10], *more])
             raise InputError(
                 f'{self.folder.path} holds a trial of another config, seed or data '
-                f'set:\n{shown}{more}\nUse another --work-dir, or the config and '
-                'seed of that trial. Nothing was changed.'
+                f'set:\n  {shown}\nUse another --work-dir, or the config and seed of '
+                'that trial. Nothing was changed.'
             )
-        if not noted:
-            return
+        if noted:
+            self._note(noted, facts)
+
+    def _note(self, noted: list[str], facts: TrialFacts) -> None:
         running = self.n_complete
         folder = self.folder.stage(running)
         if self.knows(running) and folder.checkpoints() and not folder.model.exists():
@@ -242,9 +248,11 @@ class Manifest:
                 'until the stage is complete, or begin the stage again with '
                 f'--redo-from {running}.'
             )
-        self.content['config'] = facts.config
-        self.content['config_hash'] = hash_config(facts.config)
-        self.content['images'] = describe_ids(facts.image_ids)
+        self.content.update(
+            config=facts.config,
+            config_hash=hash_config(facts.config),
+            images=describe_ids(facts.image_ids),
+        )
         for line in noted:
             self.content['changes'].append({'from_stage': running, 'change': line})
             self.notes.append(f'Changed from stage {running} on: {line}')
@@ -255,29 +263,20 @@ class Manifest:
             return None
         folder = self.folder.stage(len(self.stages) - 1)
         known = {*read_image_ids(folder.labelled), *read_image_ids(folder.pool)}
-        now = set(image_ids)
-        if now - known:
-            return f'; {min(now - known)!r} was not in the pool'
-        used = set(read_image_ids(folder.labelled))
-        if folder.selected.exists():
-            used |= set(read_image_ids(folder.selected))
-        gone = sorted(used - now)
-        if gone:
-            return f'; {gone[0]!r} is labelled or selected already'
-        return None
+        new = set(image_ids) - known
+        if new:
+            return f'; {min(new)!r} was not in the pool'
+        lists = [folder.labelled, *[folder.selected] * folder.selected.exists()]
+        gone = {i for path in lists for i in read_image_ids(path)} - set(image_ids)
+        return f'; {min(gone)!r} is labelled or selected already' if gone else None
 
     def _check_files(self) -> None:
-        for name, make in (
-            ('test', self.folder.test),
-            ('initial', self.folder.initial),
-        ):
-            if not make.exists():
-                continue  # written again, see Trial
-            if describe_ids(read_image_ids(make)) != self.content[name]:
-                raise InputError(
-                    f'{make} was changed since this trial wrote it. Remove it, and '
-                    'the same command writes it again.'
-                )
+        lists = {'test': self.folder.test, 'initial': self.folder.initial}
+        for name, path in lists.items():
+            # A missing one is written again, see Trial.
+            found = describe_ids(read_image_ids(path)) if path.exists() else None
+            if found not in (None, self.content[name]):
+                raise InputError(WRITTEN_AGAIN.format(path))
         for number, entry in enumerate(self.stages):
             for name, expected in entry['files'].items():
                 self._check_file(number, name, expected)
@@ -291,10 +290,7 @@ class Manifest:
         if path == folder.metrics:
             if found is None:  # kept here too
                 return
-            raise InputError(
-                f'{path} was changed since this trial wrote it. Remove it, and the '
-                'same command writes it again.'
-            )
+            raise InputError(WRITTEN_AGAIN.format(path))
         what = 'is missing' if found is None else 'was changed'
         intact = f'stages 0 to {number - 1} are' if number else 'no stage is'
         raise InputError(
@@ -322,11 +318,7 @@ class Manifest:
         return number < len(self.stages)
 
     def check_processes(self, number: int, processes: int) -> None:
-        """Refuse to go on in the middle of training with other processes.
-
-        Raises:
-            InputError: If the stage was begun by another number of processes.
-        """
+        """Refuse to go on in the middle of training with other processes."""
         before = self.entry(number)['processes'][-1:]
         if before and before != [processes]:
             raise InputError(
@@ -362,35 +354,24 @@ class Manifest:
             number: Of the stage.
             record: Content of its ``metrics.json``.
         """
-        folder: StageFolder = self.folder.stage(number)
-        files = (
-            folder.model,
-            folder.metrics,
-            folder.selection,
-            folder.selected,
-            folder.annotations,
-            folder.answered,
-        )
+        f = self.folder.stage(number)
+        files = f.model, f.metrics, f.selection, f.selected, f.annotations, f.answered
         entry = self.entry(number)
         entry['files'].update(_hashes(path for path in files if path.exists()))
-        entry['record'] = record
-        entry['status'] = 'complete'
+        entry.update(record=record, status='complete')
         self.save()
 
     def reopen_last(self) -> None:
         """Let the last stage select: stages were added after it."""
-        entry, folder = self.stages[-1], self.folder.stage(len(self.stages) - 1)
-        entry['status'] = 'running'
+        self.stages[-1]['status'] = 'running'
+        folder = self.folder.stage(len(self.stages) - 1)
         # What it writes again; its lists and weights are to stay as they are.
-        for path in (folder.metrics, folder.selection):
-            entry['files'].pop(path.name, None)
-        self.save()
+        self.forget(len(self.stages) - 1, [folder.metrics, folder.selection])
 
-    def forget_files(self, number: int) -> None:
-        """Let a stage that is not trained yet write its lists anew."""
-        entry, folder = self.entry(number), self.folder.stage(number)
-        for path in (folder.labelled, folder.pool, folder.held_out, folder.bank):
-            entry['files'].pop(path.name, None)
+    def forget(self, number: int, files: Iterable[Path]) -> None:
+        """Let a stage write some of its files anew."""
+        for path in files:
+            self.entry(number)['files'].pop(path.name, None)
         self.save()
 
 
@@ -401,18 +382,3 @@ def _hashes(paths: Iterable[Path]) -> dict[str, str]:
 def _difference(key: str, old: dict, new: dict) -> str:
     before, now = old.get(key, '(not set)'), new.get(key, '(not set)')
     return f'{key}: {before!r} before, {now!r} now'
-
-
-def _read(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        for key in ('config', 'seed', 'images', 'test', 'initial', 'changes'):
-            content[key]
-        for entry in content['stages']:
-            entry['files'].items(), entry['processes'], entry['status']
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{path} cannot be read ({type(error).__name__}: {error}): expected the '
-            'state of a trial of this version. Restore it, or use another --work-dir.'
-        ) from None
-    return content

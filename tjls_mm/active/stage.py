@@ -99,7 +99,10 @@ class Stage:
                 manifest.begin(self.number, self._lists(), self.trial.world_size)
                 return *sizes, budget
         if knows:
-            manifest.forget_files(self.number)
+            manifest.forget(
+                self.number,
+                [folder.labelled, folder.pool, folder.held_out, folder.bank],
+            )
         # Written last: without it, a kill from here on prepares the stage again.
         folder.config.unlink(missing_ok=True)
         write_image_ids(folder.labelled, labelled)
