@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from tjls_mm.registry import MODELS
 
-TURNS = ('joint', 'task', 'sampler')
-
 
 @dataclass(frozen=True)
 class BranchInputs:
@@ -124,14 +122,11 @@ class JointLearner:
         self.bottleneck = bottleneck and MODELS.build(
             {**bottleneck, 'features': features}
         )
+        self.branches = nn.ModuleDict()
         sizes = {'in_features': in_features, 'feat_channels': tuple(feat_channels)}
-        self.branches = nn.ModuleDict(
-            {
-                name: MODELS.build({**sizes, **cfg})
-                for name, cfg in (branches or {}).items()
-                if cfg is not None
-            }
-        )
+        for name, cfg in (branches or {}).items():
+            if cfg is not None:
+                self.branches[name] = MODELS.build({**sizes, **cfg})
 
     @property
     def uses_pool(self) -> bool:
@@ -144,27 +139,16 @@ class JointLearner:
         return self.turn != 'sampler' or not self.uses_pool
 
     def branch_losses(self, inputs: BranchInputs, samples: Sequence) -> dict:
-        """Losses of the branches whose turn it is.
-
-        Args:
-            inputs: Of all B images of the batch.
-            samples: Their data samples.
-
-        Returns:
-            Losses by name.
-        """
+        """Losses by name of the branches whose turn it is, of all images of a batch."""
         losses, device = {}, inputs.vector.device
-        known = [s.metainfo.get('is_labelled', True) for s in samples]
-        is_labelled = torch.tensor(known, device=device)
+        rows, own = labelled_part(samples, device)
+        is_labelled = torch.zeros(len(samples), dtype=torch.bool, device=device)
+        is_labelled[rows] = True
         for branch in self.branches.values():
             if branch.uses_pool:
                 if self.turn != 'task':
                     losses.update(branch.loss(inputs, is_labelled, samples))
-            elif self.with_task and any(known):
-                rows = is_labelled.nonzero()[:, 0]
-                own = [
-                    s for s, labelled in zip(samples, known, strict=True) if labelled
-                ]
+            elif self.with_task and own:
                 losses.update(branch.loss(inputs.rows(rows), is_labelled[rows], own))
         return losses
 
@@ -174,6 +158,16 @@ class JointLearner:
         for branch in self.branches.values():
             outputs.update(branch.outputs(inputs))
         return outputs
+
+
+def labelled_part(samples: Sequence, device: torch.device) -> tuple[Tensor, list]:
+    """Rows of the labelled images of a batch, and their samples.
+
+    A sample that does not say ``is_labelled`` is labelled.
+    """
+    rows = [i for i, s in enumerate(samples) if s.metainfo.get('is_labelled', True)]
+    index = torch.tensor(rows, dtype=torch.long, device=device)
+    return index, [samples[row] for row in rows]
 
 
 def find_joint_learner(model: nn.Module) -> JointLearner | None:
