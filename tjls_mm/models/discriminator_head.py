@@ -15,14 +15,12 @@ class DiscriminatorHead(Branch):
     """Tell labelled images (target 1) from pool images (target 0).
 
     Args:
-        in_features: Numbers per image.
-        feat_channels: Of the learner's features; not used.
+        in_features, feat_channels, init_cfg: See ``Branch``.
         hidden_features: Widths of the hidden layers, each followed by a ReLU.
             Empty for SSD, (512,) for the classifiers of the paper.
         normalize: L2-normalise the features of an image, in training and in
             scoring alike.
         loss_weight: Weight of the loss in the objective.
-        init_cfg: Initialisation config of MMEngine.
 
     Source: TJLS, Sec. 3 and 4.1.
     """
@@ -50,13 +48,10 @@ class DiscriminatorHead(Branch):
         self.logit = nn.Linear(widths[-1], 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logit of being labelled, in float32 whatever autocast says.
+        """Logits (B,) of being labelled, in float32 whatever autocast says.
 
         Args:
             features: (B, in_features), or more axes that are flattened.
-
-        Returns:
-            Logits, (B,).
         """
         with torch.autocast(features.device.type, enabled=False):
             x = features.flatten(1).float()
@@ -75,14 +70,8 @@ class DiscriminatorHead(Branch):
         Images whose sample says ``is_held_out`` are left out: what the discriminator
         knows of them is what it has learned, not what it remembers.
 
-        Args:
-            inputs: Of B images.
-            is_labelled: (B,), bool.
-            samples: One data sample per image.
-
         Returns:
-            ``loss_sampler``, a scalar that enters the objective, and
-            ``sampler_acc`` in [0, 1], which does not.
+            ``loss_sampler``, and ``sampler_acc`` in [0, 1].
         """
         logits = self(inputs.vector)
         held_out = [s.metainfo.get('is_held_out', False) for s in samples]

@@ -25,11 +25,10 @@ def add_joint_parts(
     Args:
         model: Config of a detector or classifier; not changed.
         bottleneck: Config of a batch bottleneck, or None.
-        branches: Name to config of what trains beside the task, see ``Branch``.
+        branches: Name to config of a ``Branch``; None leaves one out.
 
     Returns:
-        A new config; the same as before where there is nothing to add, so that the
-        plain learner is mmdet's or mmpretrain's own.
+        A new config; an equal one where there is nothing to add.
 
     Raises:
         InputError: If the head has no jointly trained counterpart.

@@ -48,7 +48,7 @@ class JointSSDHead(JointLearner, SSDHead):
         channels = [n * self.cls_out_channels for n in self.num_base_priors]
         sizes = featmap_sizes or [
             [math.ceil(anchor_generator['input_size'] / s) for s in reversed(strides)]
-            for strides in self.prior_generator.strides
+            for strides in self.prior_generator.strides  # (across, down)
         ]
         self.featmap_sizes = [tuple(size) for size in sizes]
         n_confidences = sum(
