@@ -32,8 +32,7 @@ class _GatherBatch(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        start = dist.get_rank() * ctx.rows
-        return grad[start : start + ctx.rows]
+        return grad.split(ctx.rows)[dist.get_rank()]
 
 
 class ContextBank(nn.Module):
@@ -57,11 +56,10 @@ class ContextBank(nn.Module):
         """The content, (M, F, ...); RuntimeError if the bank was never filled."""
         if not self.inputs.numel():
             raise RuntimeError(
-                'The context bank is empty, and in eval mode an image attends to its '
-                'reference images. Register tjls_mm.ContextBankHook, call '
-                'tjls_mm.models.fill_context_banks(model, batches), or load a '
-                "checkpoint that has it. eval_context='batch' does without, at the "
-                'price of outputs that depend on the batch.'
+                'The context bank is empty, and in eval mode an image attends to it: '
+                'register tjls_mm.ContextBankHook, load a checkpoint that has it, or '
+                'call tjls_mm.models.fill_context_banks(model, batches). '
+                "eval_context='batch' does without, but outputs depend on the batch."
             )
         return self.inputs
 
@@ -174,10 +172,7 @@ class BatchBottleneck(BaseModule):
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Fill the banks with the inputs of the forward passes made inside.
-
-        Inside, the bottleneck returns its input.
-        """
+        """Fill the banks with the inputs of forward passes, which return them."""
         self._recorded = [[] for _ in self.banks]
         try:
             yield

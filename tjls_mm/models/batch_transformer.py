@@ -55,15 +55,9 @@ class _ImageBlock(_Block):
         return [part.transpose(-3, -2) for part in parts]  # (N, h, T, d)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Attend from every token of x to x and to the context.
+        """Tokens x (N, T, D) after attention, to x and the context, and feed-forward.
 
-        Args:
-            x: Tokens, (N, T, D).
-            context: Further tokens to attend to, (N, M, D), or (1, M, D) that N
-                single tokens (T = 1) share.
-
-        Returns:
-            The tokens of x after both residual sub-blocks, (N, T, D).
+        The context is (N, M, D), or (1, M, D) that N single tokens (T = 1) share.
         """
         q, k, v = self._project(self.norm1(x), self.query, self.key, self.value)
         if context is None:
@@ -84,14 +78,8 @@ def _attend_to_itself_and(
 ) -> Tensor:
     """Attention of single tokens to themselves and to a context that all share.
 
-    One product with the context in place of N copies of it.
-
-    Args:
-        q, k, v: Of the tokens, (N, h, 1, d).
-        k_there, v_there: Of the context, (1, h, M, d).
-
-    Returns:
-        (N, h, 1, d).
+    One product with the context in place of N copies of it. Of the tokens q, k, v and
+    the result are (N, h, 1, d), of the context k_there and v_there (1, h, M, d).
     """
     q, k, v = (part[:, :, 0].transpose(0, 1) for part in (q, k, v))
     to_itself = (q * k).sum(-1, keepdim=True)  # (h, N, 1)
@@ -135,22 +123,14 @@ class _ChannelBlock(_Block):
         return torch.einsum('nhtb,hbc->ntc', mixed, w_vo) + bias
 
     def forward(self, x: Tensor, first_slot: bool = False) -> Tensor:
-        """Attend over channels, separately in each of N sequences.
+        """Tokens x (N, T, B) after attention over T, and feed-forward.
 
-        Args:
-            x: Tokens, (N, T, B).
-            first_slot: Return, and project last, the first image's column only.
-
-        Returns:
-            The tokens after both residual sub-blocks, (N, T, B), or (N, T, 1).
+        With ``first_slot`` only the first image's column, (N, T, 1).
         """
         x = x + self._attention(self.norm1(x))
         rows = slice(1 if first_slot else None)
-        update = F.linear(
-            self.activation(self.ffn1(self.norm2(x))),
-            self.ffn2.weight[rows],
-            self.ffn2.bias[rows],
-        )
+        hidden = self.activation(self.ffn1(self.norm2(x)))
+        update = F.linear(hidden, self.ffn2.weight[rows], self.ffn2.bias[rows])
         return x[..., rows] + update
 
 
@@ -186,8 +166,7 @@ class BatchTransformer(BatchBottleneck):
             them. Defaults to True for 'channels' only.
 
     Raises:
-        ValueError: If an argument is not one of the above, or ``heads`` does not
-            divide ``hidden``.
+        ValueError: If an argument is not one of the above or does not fit another.
 
     Source: TJLS, Sec. 3, Eq. 1 and 2.
     """
@@ -228,13 +207,9 @@ class BatchTransformer(BatchBottleneck):
         if tokens == 'channels':
             block, widths = _ChannelBlock, [batch_size]
         norm = tokens == 'images' if layer_norm is None else layer_norm
+        settings = (heads, hidden, activation, norm, value_projection)
         self.encoders = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    block(width, heads, hidden, activation, norm, value_projection)
-                    for _ in range(depth)
-                )
-            )
+            nn.Sequential(*(block(width, *settings) for _ in range(depth)))
             for width in widths
         )
 
@@ -280,9 +255,8 @@ class BatchTransformer(BatchBottleneck):
     def _channels_in_bank(self, encoder, x: Tensor, bank: Tensor) -> Tensor:
         if len(bank) != self.batch_size - 1:
             raise ValueError(
-                f'The context bank holds {len(bank)} images, expected '
-                f'{self.batch_size - 1}: one less than the batch of '
-                f'{self.batch_size} images that the weights were trained with.'
+                f'The context bank holds {len(bank)} images, expected one less than '
+                f'the {self.batch_size} of the batches that trained the weights.'
             )
         context = _by_location(bank.to(x.dtype)).permute(2, 1, 0)  # (HW, F, M)
         own = _by_location(x).transpose(1, 2)[..., None]  # (B, HW, F, 1)

@@ -79,11 +79,7 @@ class Branch(BaseModule):
         """
 
     def outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
-        """Outputs for query strategies, in eval mode.
-
-        Returns:
-            One tensor of leading size B per name of ``provides``.
-        """
+        """Outputs in eval mode: a tensor of leading size B per name of ``provides``."""
         return {}
 
 
@@ -93,9 +89,9 @@ class JointLearner:
     Hooks, pool readers and the stage loop know learners by this class only.
 
     Attributes:
-        turn: Whose update is computed: 'task' (with branches that need no pool),
-            'sampler' (branches that use the pool), or 'joint' for the sum of all.
-            Set by AlternatingUpdateHook.
+        turn: Whose update is computed: 'task' (of the labelled images, with branches
+            that need no pool), 'sampler' (branches that use the pool), or 'joint' for
+            the sum of all. Set by AlternatingUpdateHook.
     """
 
     turn = 'joint'
@@ -113,11 +109,9 @@ class JointLearner:
         """Build bottleneck and branches from their configs; sizes are filled in.
 
         Args:
-            bottleneck: Config, or None.
-            branches: Name to config; None leaves one of a base config out.
+            bottleneck, branches: Configs; a branch that is None is left out.
             features: Of the bottleneck, per level where it has several.
-            in_features: Of ``BranchInputs.vector``.
-            feat_channels: Of ``BranchInputs.feats``.
+            in_features, feat_channels: Of every branch, see ``Branch``.
         """
         self.bottleneck = bottleneck and MODELS.build(
             {**bottleneck, 'features': features}

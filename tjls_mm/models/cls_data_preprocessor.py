@@ -40,13 +40,10 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
         """Stack, augment (in training), normalise.
 
         Args:
-            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, one
-                DataSample per image, with or without ``gt_label``; with an
-                augmentation ``seeds``, one integer per image.
+            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, with or
+                without ``gt_label``; with an augmentation ``seeds``, one integer per
+                image.
             training: Whether this is a training batch.
-
-        Returns:
-            ``inputs``, (B, C, H, W), and ``data_samples``, labels on the device.
 
         Raises:
             ValueError: If ``batch_augments`` (Mixup and the like) meet an image

@@ -48,11 +48,7 @@ class DiscriminatorHead(Branch):
         self.logit = nn.Linear(widths[-1], 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B,) of being labelled, in float32 whatever autocast says.
-
-        Args:
-            features: (B, in_features), or more axes that are flattened.
-        """
+        """Logits (B,) of features (B, ...), in float32 whatever autocast says."""
         with torch.autocast(features.device.type, enabled=False):
             x = features.flatten(1).float()
             if self.normalize:
@@ -65,13 +61,10 @@ class DiscriminatorHead(Branch):
     def loss(
         self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
     ) -> dict[str, Tensor]:
-        """Weighted binary cross-entropy and the accuracy of the batch.
+        """Weighted binary cross-entropy of the batch, and its accuracy in [0, 1].
 
         Images whose sample says ``is_held_out`` are left out: what the discriminator
         knows of them is what it has learned, not what it remembers.
-
-        Returns:
-            ``loss_sampler``, and ``sampler_acc`` in [0, 1].
         """
         logits = self(inputs.vector)
         held_out = [s.metainfo.get('is_held_out', False) for s in samples]

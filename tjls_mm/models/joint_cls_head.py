@@ -18,8 +18,7 @@ class JointClsHead(JointLearner, LinearClsHead):
     ``is_labelled`` whether it may enter the task loss; one that does not say so may.
 
     Args:
-        bottleneck: Config of a batch bottleneck on the pooled features, e.g.
-            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS). Its
+        bottleneck: Config of a batch bottleneck on the pooled features, or None;
             ``features`` are filled in.
         branches: Name to config of what trains beside the task, e.g.
             ``dict(discriminator=dict(type='tjls_mm.DiscriminatorHead',
@@ -47,15 +46,7 @@ class JointClsHead(JointLearner, LinearClsHead):
         )
 
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
-        """What class layer and discriminator see: features after the bottleneck.
-
-        Args:
-            feats: Pooled features of each stage of the backbone; the last one,
-                (B, F), is used.
-
-        Returns:
-            (B, F).
-        """
+        """Last stage after the bottleneck, what the class layer sees: (B, F)."""
         features = super().pre_logits(feats)
         return features if self.bottleneck is None else self.bottleneck(features)
 
@@ -64,12 +55,7 @@ class JointClsHead(JointLearner, LinearClsHead):
         return BranchInputs(features, (feats[-1],))
 
     def loss(self, feats: Sequence[Tensor], data_samples: list, **kwargs) -> dict:
-        """Losses of the update at hand (see ``turn``).
-
-        Returns:
-            ``loss_cls`` over the labelled images where the task is updated, and the
-            losses of the branches whose turn it is.
-        """
+        """Losses of the update at hand, see ``turn``; ``loss_cls`` is the task's."""
         features = self.pre_logits(feats)
         losses = {}
         if self.with_task:

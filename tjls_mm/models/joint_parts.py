@@ -46,7 +46,6 @@ def add_joint_parts(
             f'expected one of {", ".join(JOINT_HEADS)}. Use such a head, or a method '
             'without bottleneck and branches, such as _base_/methods/random.py.'
         )
-    head['type'] = JOINT_HEADS[kind]
-    head['bottleneck'] = bottleneck and copy.deepcopy(bottleneck)
-    head['branches'] = copy.deepcopy(branches)
+    parts = copy.deepcopy({'bottleneck': bottleneck, 'branches': branches})
+    head.update(type=JOINT_HEADS[kind], **parts)
     return model

@@ -24,7 +24,7 @@ class JointSSDHead(JointLearner, SSDHead):
     Args:
         anchor_generator: Config of an SSDAnchorGenerator.
         bottleneck: Config of a batch bottleneck on the confidence maps, e.g.
-            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS). Its
+            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS);
             ``features`` are filled in.
         branches: Name to config of what trains beside the task, e.g.
             ``dict(discriminator=dict(type='tjls_mm.DiscriminatorHead'))``.
@@ -59,14 +59,10 @@ class JointSSDHead(JointLearner, SSDHead):
         )
 
     def confidences(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Class logits of each level after the bottleneck.
+        """Class logits after the bottleneck from features (B, C, H, W), of each level.
 
-        Args:
-            x: Features of each level, (B, C, H, W).
-
-        Returns:
-            (B, A * (K + 1), H, W) of each level, ``A`` priors per location, ``K``
-            classes and the background.
+        They are (B, A * (K + 1), H, W): ``A`` priors per location, ``K`` classes and
+        the background.
         """
         maps = [conv(f) for f, conv in zip(x, self.cls_convs, strict=True)]
         return maps if self.bottleneck is None else self.bottleneck(maps)
@@ -95,12 +91,7 @@ class JointSSDHead(JointLearner, SSDHead):
         return BranchInputs(torch.cat([c.flatten(1) for c in conf], 1), tuple(x))
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: list) -> dict:
-        """Losses of the update at hand (see ``turn``).
-
-        Returns:
-            ``loss_cls`` and ``loss_bbox`` over the labelled images where the task
-            is updated, and the losses of the branches whose turn it is.
-        """
+        """Losses of the update at hand, see ``turn``; the task's are mmdet's."""
         losses = {}
         if self.with_task:
             conf, deltas = self(x)
