@@ -17,21 +17,10 @@ from .discriminator_head import DiscriminatorHead
 from .joint_parts import add_joint_parts
 from .wide_resnet import WideResNet
 
-__all__ = [
-    'BatchBottleneck',
-    'BatchGCN',
-    'BatchTransformer',
-    'Branch',
-    'BranchInputs',
-    'ContextBank',
-    'DiscriminatorHead',
-    'JointLearner',
-    'WideResNet',
-    'add_joint_parts',
-    'batch_bottlenecks',
-    'fill_context_banks',
-    'find_joint_learner',
-]
+__all__ = ['BatchBottleneck', 'BatchGCN', 'BatchTransformer', 'Branch', 'BranchInputs']
+__all__ += ['ContextBank', 'DiscriminatorHead', 'JointLearner', 'WideResNet']
+__all__ += ['add_joint_parts', 'batch_bottlenecks', 'fill_context_banks']
+__all__ += ['find_joint_learner']
 
 if find_spec('mmdet') is not None:
     from .joint_ssd_head import JointSSDHead  # noqa: F401

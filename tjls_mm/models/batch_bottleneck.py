@@ -1,7 +1,5 @@
 """What every batch bottleneck shares: context bank, gathering, batch independence.
 
-A batch bottleneck is a module that lets the images of a batch inform each other.
-
 Letters used for shapes: ``B`` images of the batch, ``F`` features of a map, ``M``
 images in the context bank, ``L`` levels (scales) of a detector.
 """
@@ -12,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.distributed as dist
+from mmengine import dist
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -28,17 +26,13 @@ class _GatherBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        x = x.contiguous()
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x)
-        return torch.cat(parts)
+        return torch.cat(dist.all_gather(x.contiguous()))
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        start = dist.get_rank() * ctx.rows
-        return grad[start : start + ctx.rows]
+        return grad.split(ctx.rows)[dist.get_rank()]
 
 
 class ContextBank(nn.Module):
@@ -54,34 +48,18 @@ class ContextBank(nn.Module):
         super().__init__()
         self.inputs = torch.empty(0)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the bank was never filled."""
-        return self.inputs.numel() == 0
-
     def fill(self, inputs: Tensor) -> None:
-        """Replace the content.
-
-        Args:
-            inputs: What the bottleneck saw of the reference images, (M, F, ...).
-        """
+        """Replace the content by what was seen of the reference images, (M, F, ...)."""
         self.inputs = inputs.detach().clone()
 
     def read(self) -> Tensor:
-        """The reference inputs, (M, F, ...).
-
-        Raises:
-            RuntimeError: If the bank was never filled.
-        """
-        if self.is_empty:
+        """The content, (M, F, ...); RuntimeError if the bank was never filled."""
+        if not self.inputs.numel():
             raise RuntimeError(
-                'The context bank is empty, so this bottleneck cannot run in eval '
-                'mode: an image attends to the reference images of the bank. Fill '
-                'it with the weights it belongs to: register '
-                'tjls_mm.ContextBankHook, call '
-                'tjls_mm.models.fill_context_banks(model, batches), or load a '
-                "checkpoint that has it. eval_context='batch' does without, at "
-                'the price of outputs that depend on the batch.'
+                'The context bank is empty, and in eval mode an image attends to it: '
+                'register tjls_mm.ContextBankHook, load a checkpoint that has it, or '
+                'call tjls_mm.models.fill_context_banks(model, batches). '
+                "eval_context='batch' does without, but outputs depend on the batch."
             )
         return self.inputs
 
@@ -98,24 +76,19 @@ class ContextBank(nn.Module):
         destination[prefix + 'inputs'] = self.inputs
 
     def _load_from_state_dict(
-        self, state_dict, prefix, metadata, strict, missing, unexpected, errors
+        self, state_dict, prefix, metadata, strict, missing, *others
     ) -> None:
-        saved = state_dict.get(prefix + 'inputs')
+        kept = dict(state_dict)
+        saved = kept.pop(prefix + 'inputs', None)
         if saved is None:
             missing.append(prefix + 'inputs')
         else:
             self.inputs = saved.detach().to(self.inputs, copy=True)
-        kept = {k: v for k, v in state_dict.items() if k != prefix + 'inputs'}
-        super()._load_from_state_dict(
-            kept, prefix, metadata, strict, missing, unexpected, errors
-        )
+        super()._load_from_state_dict(kept, prefix, metadata, strict, missing, *others)
 
 
 class BatchBottleneck(BaseModule):
     """Base of modules in which the images of a batch inform each other.
-
-    Input and output have the same shape: a tensor (B, F) or (B, F, H, W), or a
-    sequence of them, one per level.
 
     In train mode an image sees its batch mates. In eval mode it sees the context
     bank in their place, so its output does not depend on the batch.
@@ -138,7 +111,7 @@ class BatchBottleneck(BaseModule):
         eval_context: str = 'bank',
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg)
         check_choice('eval_context', eval_context, ('bank', 'batch'))
         if eval_context == 'batch':
             warnings.warn(
@@ -155,8 +128,7 @@ class BatchBottleneck(BaseModule):
         """Let the images of a batch (or of the bank) inform each other.
 
         Args:
-            inputs: Features (B, F) or (B, F, H, W), or a sequence of one such
-                tensor per level.
+            inputs: Features (B, F) or (B, F, H, W), or one such tensor per level.
 
         Returns:
             The same shapes; a list where a sequence was given.
@@ -177,8 +149,7 @@ class BatchBottleneck(BaseModule):
             return self._in_bank(level, x, self.banks[level].read())
         batch, rows = self._seen_by_others(x), slice(None)
         # Only in training do all processes run equally many batches.
-        gather = self.gather and self.training
-        if gather and dist.is_initialized() and dist.get_world_size() > 1:
+        if self.gather and self.training and dist.get_world_size() > 1:
             rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
             batch = _GatherBatch.apply(batch)
         return self._in_batch(level, x, batch, rows)
@@ -189,31 +160,19 @@ class BatchBottleneck(BaseModule):
 
     @abstractmethod
     def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
-        """Outputs of this process's images among those of a batch.
+        """Outputs of this process's images ``x``, (B, F, ...), among a whole batch.
 
-        Args:
-            level: Which map of an image.
-            x: This process's images, (B, F, ...).
-            batch: What is seen of all images, of all processes together.
-            rows: Those of ``x`` in ``batch``.
+        ``batch`` is what is seen of the images of all processes; ``rows`` are those
+        of ``x`` in it.
         """
 
     @abstractmethod
     def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
-        """Outputs of images, each of which sees itself and the bank only.
-
-        Args:
-            level: Which map of an image.
-            x: Images, (B, F, ...).
-            bank: What is seen of the reference images, (M, F, ...).
-        """
+        """Outputs of images (B, F, ...), each with itself and the bank, (M, F, ...)."""
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Fill the banks with the inputs of the forward passes made inside.
-
-        Inside, the bottleneck passes its input through.
-        """
+        """Fill the banks with the inputs of forward passes, which return them."""
         self._recorded = [[] for _ in self.banks]
         try:
             yield
@@ -243,18 +202,18 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
     """The modules of a model that have a context bank to fill."""
-    return [
-        m
-        for m in model.modules()
-        if hasattr(m, 'recording') and getattr(m, 'eval_context', None) == 'bank'
-    ]
+    found = (m for m in model.modules() if hasattr(m, 'recording'))
+    return [m for m in found if getattr(m, 'eval_context', None) == 'bank']
 
 
 def clear_context_banks(model: nn.Module) -> None:
     """Empty every context bank of a model."""
-    for bottleneck in batch_bottlenecks(model):
-        for bank in bottleneck.banks:
-            bank.clear()
+    for bank in _banks(model):
+        bank.clear()
+
+
+def _banks(model: nn.Module) -> list[ContextBank]:
+    return [bank for module in batch_bottlenecks(model) for bank in module.banks]
 
 
 @torch.no_grad()
@@ -264,8 +223,7 @@ def fill_context_banks(
     """Fill every context bank of a model from reference images.
 
     Args:
-        model: A detector or classifier with ``data_preprocessor`` and ``forward``
-            of MMEngine's BaseModel. Its mode is left as it was.
+        model: A BaseModel of MMEngine. Its mode is left as it was.
         batches: Collated batches of the test pipeline, all reference images of
             the bank together: ⌈B/2⌉ labelled ones first, B - 1 in all.
         broadcast: Copy the banks of process 0 to the others.
@@ -279,10 +237,8 @@ def fill_context_banks(
         for bottleneck in bottlenecks:
             stack.enter_context(bottleneck.recording())
         for batch in batches:
-            data = model.data_preprocessor(batch, False)
-            model(**data, mode='tensor')
+            model(**model.data_preprocessor(batch, False), mode='tensor')
     model.train(was_training)
-    if broadcast and dist.is_initialized() and dist.get_world_size() > 1:
-        for bottleneck in bottlenecks:
-            for bank in bottleneck.banks:
-                dist.broadcast(bank.inputs, src=0)
+    if broadcast:
+        for bank in _banks(model):
+            dist.broadcast(bank.inputs)

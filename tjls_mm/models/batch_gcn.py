@@ -22,17 +22,10 @@ _LEAST_DEGREE = 1e-6
 
 
 def similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Cosine of detached features, negative ones cut off.
+    """Cosine of detached features (N, F) and (M, F): (N, M), in [0, 1], float32.
 
-    Features after a ReLU have none. Elsewhere the columns of the adjacency could
-    sum to nothing.
-
-    Args:
-        x: (N, F).
-        y: (M, F).
-
-    Returns:
-        (N, M), in [0, 1], float32 without gradient.
+    Negative ones are cut off. Features after a ReLU have none; elsewhere the columns
+    of the adjacency could sum to nothing.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         x, y = F.normalize(x.float(), dim=1), F.normalize(y.float(), dim=1)
@@ -55,17 +48,10 @@ class _GraphConvolutions(nn.Module):
         return F.linear(x, self.conv2.weight, self.conv2.bias)
 
     def among(self, x: Tensor, bank: Tensor) -> Tensor:
-        """Update of images, each in a graph of its own with the bank.
+        """Update (B, F) of images x, each in a graph of its own with the bank, (M, F).
 
         What ``forward`` computes for the first of 1 + M nodes, B times. The bank is
         projected once, and of the second convolution only the first row is needed.
-
-        Args:
-            x: (B, F).
-            bank: (M, F).
-
-        Returns:
-            (B, F).
         """
         links = similarity(x, bank)  # (B, M)
         between = similarity(bank, bank).fill_diagonal_(0)
@@ -94,15 +80,11 @@ class BatchGCN(BatchBottleneck):
     locations, and what the convolutions add to the average is added to every
     location; each level has its own weights.
 
-    In eval mode an image is a node among those of the context bank.
-
     Args:
         features: ``F`` of the input, or one number per level.
         hidden: Width between the two convolutions.
         dropout: On the hidden nodes, in [0, 1).
-        gather: In training, span the images of all processes.
-        eval_context: 'bank', or 'batch' for outputs that depend on the batch.
-        init_cfg: Initialisation config of MMEngine.
+        gather, eval_context, init_cfg: See ``BatchBottleneck``.
 
     Source: TJLS, Table 3; the graph after UncertainGCN (Caramalau et al., 2021).
     """
@@ -124,8 +106,7 @@ class BatchGCN(BatchBottleneck):
 
     def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
         links = similarity(batch, batch).fill_diagonal_(0)
-        adjacency = links / links.sum(0).clamp_min(_LEAST_DEGREE)
-        adjacency.fill_diagonal_(1)
+        adjacency = (links / links.sum(0).clamp_min(_LEAST_DEGREE)).fill_diagonal_(1)
         return add_to_locations(x, self.levels[level](batch, adjacency)[rows])
 
     def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from tjls_mm.registry import MODELS
 
-TURNS = ('joint', 'task', 'sampler')
-
 
 @dataclass(frozen=True)
 class BranchInputs:
@@ -81,11 +79,7 @@ class Branch(BaseModule):
         """
 
     def outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
-        """Outputs for query strategies, in eval mode.
-
-        Returns:
-            One tensor of leading size B per name of ``provides``.
-        """
+        """Outputs in eval mode: a tensor of leading size B per name of ``provides``."""
         return {}
 
 
@@ -95,9 +89,9 @@ class JointLearner:
     Hooks, pool readers and the stage loop know learners by this class only.
 
     Attributes:
-        turn: Whose update is computed: 'task' (with branches that need no pool),
-            'sampler' (branches that use the pool), or 'joint' for the sum of all.
-            Set by AlternatingUpdateHook.
+        turn: Whose update is computed: 'task' (of the labelled images, with branches
+            that need no pool), 'sampler' (branches that use the pool), or 'joint' for
+            the sum of all. Set by AlternatingUpdateHook.
     """
 
     turn = 'joint'
@@ -115,23 +109,18 @@ class JointLearner:
         """Build bottleneck and branches from their configs; sizes are filled in.
 
         Args:
-            bottleneck: Config, or None.
-            branches: Name to config; None leaves one of a base config out.
+            bottleneck, branches: Configs; a branch that is None is left out.
             features: Of the bottleneck, per level where it has several.
-            in_features: Of ``BranchInputs.vector``.
-            feat_channels: Of ``BranchInputs.feats``.
+            in_features, feat_channels: Of every branch, see ``Branch``.
         """
         self.bottleneck = bottleneck and MODELS.build(
             {**bottleneck, 'features': features}
         )
+        self.branches = nn.ModuleDict()
         sizes = {'in_features': in_features, 'feat_channels': tuple(feat_channels)}
-        self.branches = nn.ModuleDict(
-            {
-                name: MODELS.build({**sizes, **cfg})
-                for name, cfg in (branches or {}).items()
-                if cfg is not None
-            }
-        )
+        for name, cfg in (branches or {}).items():
+            if cfg is not None:
+                self.branches[name] = MODELS.build({**sizes, **cfg})
 
     @property
     def uses_pool(self) -> bool:
@@ -144,27 +133,16 @@ class JointLearner:
         return self.turn != 'sampler' or not self.uses_pool
 
     def branch_losses(self, inputs: BranchInputs, samples: Sequence) -> dict:
-        """Losses of the branches whose turn it is.
-
-        Args:
-            inputs: Of all B images of the batch.
-            samples: Their data samples.
-
-        Returns:
-            Losses by name.
-        """
+        """Losses by name of the branches whose turn it is, of all images of a batch."""
         losses, device = {}, inputs.vector.device
-        known = [s.metainfo.get('is_labelled', True) for s in samples]
-        is_labelled = torch.tensor(known, device=device)
+        rows, own = labelled_part(samples, device)
+        is_labelled = torch.zeros(len(samples), dtype=torch.bool, device=device)
+        is_labelled[rows] = True
         for branch in self.branches.values():
             if branch.uses_pool:
                 if self.turn != 'task':
                     losses.update(branch.loss(inputs, is_labelled, samples))
-            elif self.with_task and any(known):
-                rows = is_labelled.nonzero()[:, 0]
-                own = [
-                    s for s, labelled in zip(samples, known, strict=True) if labelled
-                ]
+            elif self.with_task and own:
                 losses.update(branch.loss(inputs.rows(rows), is_labelled[rows], own))
         return losses
 
@@ -174,6 +152,16 @@ class JointLearner:
         for branch in self.branches.values():
             outputs.update(branch.outputs(inputs))
         return outputs
+
+
+def labelled_part(samples: Sequence, device: torch.device) -> tuple[Tensor, list]:
+    """Rows of the labelled images of a batch, and their samples.
+
+    A sample that does not say ``is_labelled`` is labelled.
+    """
+    rows = [i for i, s in enumerate(samples) if s.metainfo.get('is_labelled', True)]
+    index = torch.tensor(rows, dtype=torch.long, device=device)
+    return index, [samples[row] for row in rows]
 
 
 def find_joint_learner(model: nn.Module) -> JointLearner | None:

@@ -15,15 +15,12 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
     Images of one size are stacked first and moved to the device at once.
 
     Args:
-        augmentation: Config of a batched transform that is applied to the images of
-            a training batch on the device, e.g. ``dict(type='tjls_mm.BatchCropFlip',
-            crop_size=32, padding=4)``, or None. Its images come from
-            ``tjls_mm.ClsImageSet(decode_once=True)``.
+        augmentation: Config of a batched transform of training images on the device,
+            e.g. ``dict(type='tjls_mm.BatchCropFlip', crop_size=32, padding=4)``, or
+            None. Needs ``tjls_mm.ClsImageSet(decode_once=True)``.
         channels_last: Lay images out as (B, H, W, C) in memory, which convolutions
             keep to: faster on CPUs, and on GPUs with mixed precision.
-        **kwargs: Of mmpretrain's ClsDataPreprocessor. ``batch_augments`` (Mixup and
-            the like) need a label of every image and are refused for batches with
-            pool images.
+        **kwargs: Of mmpretrain's ClsDataPreprocessor.
     """
 
     def __init__(
@@ -43,38 +40,34 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
         """Stack, augment (in training), normalise.
 
         Args:
-            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, one
-                DataSample per image, with or without ``gt_label``; with an
-                augmentation ``seeds``, one integer per image.
+            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, with or
+                without ``gt_label``; with an augmentation ``seeds``, one integer per
+                image.
             training: Whether this is a training batch.
 
-        Returns:
-            ``inputs``, (B, C, H, W), and ``data_samples``, their labels on the
-            device.
-
         Raises:
-            ValueError: If ``batch_augments`` meet an image without a label, an
-                augmentation images without seeds, or images differ in size outside
-                training.
+            ValueError: If ``batch_augments`` (Mixup and the like) meet an image
+                without a label, an augmentation images without seeds, or images
+                differ in size outside training.
         """
         inputs = data['inputs']
         if not isinstance(inputs, Tensor) and len({x.shape for x in inputs}) == 1:
             inputs = torch.stack(list(inputs))
+        one_size = isinstance(inputs, Tensor)
         if training and self.augmentation is not None:
-            if 'seeds' not in data or not isinstance(inputs, Tensor):
+            if 'seeds' not in data or not one_size:
                 raise ValueError(
-                    'data_preprocessor.augmentation works on images of one size with a '
-                    'seed each, as tjls_mm.JointDataset gives them with '
-                    'decode_once=True. Set that, or augment in the pipeline and set '
-                    'data_preprocessor.augmentation=None.'
+                    'data_preprocessor.augmentation needs images of one size with a '
+                    'seed each: set decode_once=True of the data set, or augment in '
+                    'the pipeline and set data_preprocessor.augmentation=None.'
                 )
             inputs = self.augmentation(self.cast_data(inputs), data['seeds'])
-        if not training and not isinstance(inputs, Tensor):
+        if not training and not one_size:
             sizes = sorted({tuple(x.shape[-2:]) for x in inputs})
             raise ValueError(
                 f'Images of {sizes[0]} and {sizes[-1]} pixels in one batch would be '
-                'padded to the largest, and predictions and scores depend on the '
-                'batch: let the test pipeline end in one size, e.g. with CenterCrop.'
+                'padded, and predictions depend on the batch: let the test pipeline '
+                'end in one size, e.g. with CenterCrop.'
             )
         samples = data.get('data_samples')
         known = [s for s in samples or () if 'gt_label' in s]
@@ -83,8 +76,7 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
                 'model.train_cfg.augments mix the labels of all images of a batch, '
                 'and pool images have none: remove them, or the discriminator.'
             )
-        result = super().forward(
-            {'inputs': inputs, 'data_samples': known or None}, training
-        )
-        images = result['inputs'].contiguous(memory_format=self.memory_format)
+        batch = {'inputs': inputs, 'data_samples': known or None}
+        images = super().forward(batch, training)['inputs']
+        images = images.contiguous(memory_format=self.memory_format)
         return {'inputs': images, 'data_samples': samples}

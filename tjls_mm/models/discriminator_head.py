@@ -15,14 +15,12 @@ class DiscriminatorHead(Branch):
     """Tell labelled images (target 1) from pool images (target 0).
 
     Args:
-        in_features: Numbers per image.
-        feat_channels: Of the learner's features; not used.
+        in_features, feat_channels, init_cfg: See ``Branch``.
         hidden_features: Widths of the hidden layers, each followed by a ReLU.
             Empty for SSD, (512,) for the classifiers of the paper.
         normalize: L2-normalise the features of an image, in training and in
             scoring alike.
         loss_weight: Weight of the loss in the objective.
-        init_cfg: Initialisation config of MMEngine.
 
     Source: TJLS, Sec. 3 and 4.1.
     """
@@ -50,14 +48,7 @@ class DiscriminatorHead(Branch):
         self.logit = nn.Linear(widths[-1], 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logit of being labelled, in float32 whatever autocast says.
-
-        Args:
-            features: (B, in_features), or more axes that are flattened.
-
-        Returns:
-            Logits, (B,).
-        """
+        """Logits (B,) of features (B, ...), in float32 whatever autocast says."""
         with torch.autocast(features.device.type, enabled=False):
             x = features.flatten(1).float()
             if self.normalize:
@@ -70,19 +61,10 @@ class DiscriminatorHead(Branch):
     def loss(
         self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
     ) -> dict[str, Tensor]:
-        """Weighted binary cross-entropy and the accuracy of the batch.
+        """Weighted binary cross-entropy of the batch, and its accuracy in [0, 1].
 
         Images whose sample says ``is_held_out`` are left out: what the discriminator
         knows of them is what it has learned, not what it remembers.
-
-        Args:
-            inputs: Of B images.
-            is_labelled: (B,), bool.
-            samples: One data sample per image.
-
-        Returns:
-            ``loss_sampler``, a scalar that enters the objective, and
-            ``sampler_acc`` in [0, 1], which does not.
         """
         logits = self(inputs.vector)
         held_out = [s.metainfo.get('is_held_out', False) for s in samples]

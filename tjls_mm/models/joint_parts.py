@@ -25,11 +25,10 @@ def add_joint_parts(
     Args:
         model: Config of a detector or classifier; not changed.
         bottleneck: Config of a batch bottleneck, or None.
-        branches: Name to config of what trains beside the task, see ``Branch``.
+        branches: Name to config of a ``Branch``; None leaves one out.
 
     Returns:
-        A new config; the same as before where there is nothing to add, so that the
-        plain learner is mmdet's or mmpretrain's own.
+        A new config; an equal one where there is nothing to add.
 
     Raises:
         InputError: If the head has no jointly trained counterpart.
@@ -47,7 +46,6 @@ def add_joint_parts(
             f'expected one of {", ".join(JOINT_HEADS)}. Use such a head, or a method '
             'without bottleneck and branches, such as _base_/methods/random.py.'
         )
-    head['type'] = JOINT_HEADS[kind]
-    head['bottleneck'] = bottleneck and copy.deepcopy(bottleneck)
-    head['branches'] = copy.deepcopy(branches)
+    parts = copy.deepcopy({'bottleneck': bottleneck, 'branches': branches})
+    head.update(type=JOINT_HEADS[kind], **parts)
     return model

@@ -10,7 +10,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from tjls_mm.models.branch import BranchInputs, JointLearner
+from tjls_mm.models.branch import BranchInputs, JointLearner, labelled_part
 from tjls_mm.registry import MODELS
 
 
@@ -19,13 +19,12 @@ class JointSSDHead(JointLearner, SSDHead):
     """SSDHead whose confidences also serve what trains beside the task.
 
     Each data sample of a training batch says by its metainfo ``is_labelled``
-    whether it may enter the task loss; a sample that does not say so is labelled,
-    so that the head trains on any data set of mmdet.
+    whether it may enter the task loss; one that does not say so may.
 
     Args:
         anchor_generator: Config of an SSDAnchorGenerator.
         bottleneck: Config of a batch bottleneck on the confidence maps, e.g.
-            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS). Its
+            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS);
             ``features`` are filled in.
         branches: Name to config of what trains beside the task, e.g.
             ``dict(discriminator=dict(type='tjls_mm.DiscriminatorHead'))``.
@@ -47,11 +46,11 @@ class JointSSDHead(JointLearner, SSDHead):
     ) -> None:
         super().__init__(*args, anchor_generator=anchor_generator, **kwargs)
         channels = [n * self.cls_out_channels for n in self.num_base_priors]
-        self.featmap_sizes = [
-            tuple(size)
-            for size in featmap_sizes
-            or self._sizes_from_strides(anchor_generator['input_size'])
+        sizes = featmap_sizes or [
+            [math.ceil(anchor_generator['input_size'] / s) for s in reversed(strides)]
+            for strides in self.prior_generator.strides  # (across, down)
         ]
+        self.featmap_sizes = [tuple(size) for size in sizes]
         n_confidences = sum(
             c * h * w for c, (h, w) in zip(channels, self.featmap_sizes, strict=True)
         )
@@ -59,49 +58,24 @@ class JointSSDHead(JointLearner, SSDHead):
             bottleneck, branches, channels, n_confidences, self.in_channels
         )
 
-    def _sizes_from_strides(self, input_size: int) -> list[tuple[int, int]]:
-        return [
-            (math.ceil(input_size / stride_h), math.ceil(input_size / stride_w))
-            for stride_w, stride_h in self.prior_generator.strides
-        ]
-
     def confidences(self, x: Sequence[Tensor]) -> list[Tensor]:
-        """Confidence maps after the bottleneck.
+        """Class logits after the bottleneck from features (B, C, H, W), of each level.
 
-        Args:
-            x: Features of each level, (B, C, H, W).
-
-        Returns:
-            Class logits of each level, (B, A * (K + 1), H, W), ``A`` priors per
-            location, ``K`` classes and the background.
+        They are (B, A * (K + 1), H, W): ``A`` priors per location, ``K`` classes and
+        the background.
         """
         maps = [conv(f) for f, conv in zip(x, self.cls_convs, strict=True)]
         return maps if self.bottleneck is None else self.bottleneck(maps)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Confidences after the bottleneck, and box deltas.
-
-        Args:
-            x: Features of each level, (B, C, H, W).
-
-        Returns:
-            Class logits (B, A * (K + 1), H, W) and box deltas (B, A * 4, H, W) of
-            each level.
-        """
+        """See ``confidences``; and box deltas (B, A * 4, H, W) of each level."""
         deltas = [conv(f) for f, conv in zip(x, self.reg_convs, strict=True)]
         return self.confidences(x), deltas
 
     def branch_inputs(
         self, x: Sequence[Tensor], conf: Sequence[Tensor]
     ) -> BranchInputs:
-        """What branches see.
-
-        Args:
-            x: Features of each level, (B, C, H, W).
-            conf: Confidences of each level after the bottleneck.
-
-        Returns:
-            All confidences of an image as its vector, and the features.
+        """What branches see: all ``confidences`` of an image, and the features.
 
         Raises:
             ValueError: If the maps are not of the sizes the branches were built for.
@@ -111,22 +85,13 @@ class JointSSDHead(JointLearner, SSDHead):
             raise ValueError(
                 f'The confidence maps are of size {sizes}, the branches were built '
                 f'for {self.featmap_sizes}: resize every image to the anchor '
-                "generator's input_size without keeping the ratio, or set "
+                "generator's input_size, with keep_ratio=False, or set "
                 'bbox_head.featmap_sizes.'
             )
         return BranchInputs(torch.cat([c.flatten(1) for c in conf], 1), tuple(x))
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: list) -> dict:
-        """Losses of the update at hand (see ``turn``).
-
-        Args:
-            x: Features of each level, (B, C, H, W).
-            batch_data_samples: One DetDataSample per image.
-
-        Returns:
-            ``loss_cls`` and ``loss_bbox`` over the labelled images where the task
-            is updated, and the losses of the branches whose turn it is.
-        """
+        """Losses of the update at hand, see ``turn``; the task's are mmdet's."""
         losses = {}
         if self.with_task:
             conf, deltas = self(x)
@@ -139,24 +104,19 @@ class JointSSDHead(JointLearner, SSDHead):
         return losses
 
     def _task_loss(self, conf, deltas, samples) -> dict:
-        known = [s.metainfo.get('is_labelled', True) for s in samples]
-        if not all(known):
-            rows = torch.tensor(known, device=conf[0].device).nonzero()[:, 0]
-            conf = [c[rows] for c in conf]
-            deltas = [d[rows] for d in deltas]
-            samples = [
-                s for s, labelled in zip(samples, known, strict=True) if labelled
-            ]
-        if not samples:
+        rows, own = labelled_part(samples, conf[0].device)
+        if not own:
             return {}  # a batch of pool images only
-        gt, ignored, metas = unpack_gt_instances(samples)
+        if len(own) < len(samples):
+            conf, deltas = ([level[rows] for level in maps] for maps in (conf, deltas))
+        gt, ignored, metas = unpack_gt_instances(own)
         return self.loss_by_feat(conf, deltas, gt, metas, ignored)
 
     def get_targets(self, *args, **kwargs) -> tuple:
         """Targets of mmdet's AnchorHead, normalised over all processes.
 
-        The task loss is divided by the number of positive priors. Counted over
-        all processes, several that share a batch compute the loss of one.
+        The task loss is divided by the number of positive priors: several processes
+        that share a batch compute the loss of one.
         """
         targets = super().get_targets(*args, **kwargs)
         if get_world_size() == 1:

@@ -1,6 +1,5 @@
 """Wide residual networks for small images."""
 
-import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -33,14 +32,11 @@ class WideResNet(BaseModule):
     """WRN-depth-widen_factor for images of about 32 x 32 pixels.
 
     Args:
-        depth: Layers, 6 n + 4.
+        depth: Layers, 6 n + 4; another number is a ValueError.
         widen_factor: Multiple of the widths 16, 32 and 64 of its three stages.
         dropout: Between the convolutions of a block, in [0, 1).
         in_channels: Of the images.
         init_cfg: Initialisation config of MMEngine.
-
-    Raises:
-        ValueError: If the depth is not 6 n + 4.
 
     Source: Zagoruyko and Komodakis, Wide Residual Networks, 2016.
     """
@@ -71,12 +67,5 @@ class WideResNet(BaseModule):
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Features of the last stage.
-
-        Args:
-            x: Images, (B, in_channels, H, W).
-
-        Returns:
-            One tensor (B, 64 * widen_factor, H / 4, W / 4).
-        """
-        return (torch.relu(self.norm(self.blocks(self.conv(x)))),)
+        """Images (B, in_channels, H, W) to (B, 64 * widen_factor, H / 4, W / 4)."""
+        return (F.relu(self.norm(self.blocks(self.conv(x)))),)
