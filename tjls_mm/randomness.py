@@ -34,11 +34,7 @@ def tie_break(image_id: str, seed: int) -> int:
 
 @contextlib.contextmanager
 def seeded_pipeline(seed: int) -> Iterator[None]:
-    """Seed what data transforms draw from, and give the old states back after.
-
-    Args:
-        seed: In [0, 2**32).
-    """
+    """Seed, in [0, 2**32), what data transforms draw from, and give the states back."""
     import torch
 
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
@@ -65,8 +61,5 @@ def uniform_numbers(seeds: Sequence[int], count: int) -> np.ndarray:
 
     Source: Philox (Salmon et al., 2011): streams of different keys are independent.
     """
-    rows = [
-        np.random.Generator(np.random.Philox(key=int(seed))).random(count)
-        for seed in seeds
-    ]
-    return np.stack(rows)
+    philox = (np.random.Philox(key=int(seed)) for seed in seeds)
+    return np.stack([np.random.Generator(bits).random(count) for bits in philox])
