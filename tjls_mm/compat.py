@@ -114,19 +114,17 @@ def box_nms(
 def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.ndarray:
     """Rows that greedy suppression keeps, ascending, (M,), int64.
 
-    Args:
-        boxes: Boxes as xyxy, highest score first, shape (N, 4), float32.
-        threshold: Overlap above which the later row is dropped.
-        offset: Added to widths and heights.
+    Boxes are xyxy, highest score first, (N, 4), float32.
     """
-    area = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
     # Where every pair counts as overlapping, distant boxes do too.
-    groups = _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(area))]
+    groups = (
+        _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(boxes))]
+    )
     kept = np.zeros(len(boxes), dtype=bool)
     for rest in groups:
         while len(rest):
             head = rest[:_BLOCK]
-            overlaps = _overlaps(boxes, area, head, rest, offset) > threshold
+            overlaps = _overlaps(boxes[head], boxes[rest], offset) > threshold
             alive = np.ones(len(head), dtype=bool)
             # harmless[i, j]: row i leaves row j alone.
             harmless = ~np.triu(overlaps[:, : len(head)], k=1)
@@ -156,37 +154,27 @@ def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
     return [np.sort(group) for group in np.split(rows, cuts[1:])]
 
 
-def _overlaps(
-    boxes: np.ndarray,
-    area: np.ndarray,
-    rows: np.ndarray,
-    others: np.ndarray,
-    offset: int,
-) -> np.ndarray:
-    """Intersection over union, (len(rows), len(others)), rounded as compiled.
+def _overlaps(boxes: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
+    """Intersection over union, (len(boxes), len(others)), rounded as compiled.
 
     The float operations and their order are the compiled op's. A box with NaN
     yields NaN, which is above no threshold.
     """
-    x1, y1, x2, y2 = boxes[rows].T[:, :, None]
-    other_x1, other_y1, other_x2, other_y2 = boxes[others].T
+    x1, y1, x2, y2 = boxes.T[:, :, None]
+    other_x1, other_y1, other_x2, other_y2 = others.T
     width = np.minimum(x2, other_x2) - np.maximum(x1, other_x1) + offset
     height = np.minimum(y2, other_y2) - np.maximum(y1, other_y1) + offset
     inter = np.maximum(width, 0) * np.maximum(height, 0)
-    return inter / (area[rows][:, None] + area[others] - inter)
+    area = (x2 - x1 + offset) * (y2 - y1 + offset)
+    other_area = (other_x2 - other_x1 + offset) * (other_y2 - other_y1 + offset)
+    return inter / (area + other_area - inter)
 
 
 def load_on_this_process(name: str) -> dict:
-    """Load a checkpoint of MMEngine on one of several processes.
+    """Load a checkpoint, of a path, URL or ``open-mmlab://`` name, to the CPU.
 
     MMEngine's loader of URLs makes all processes wait for each other, and the
     others never come where only one checks whether the weights can be had.
-
-    Args:
-        name: Path, URL or ``open-mmlab://`` name.
-
-    Returns:
-        The checkpoint, on the CPU; what was downloaded is in torch's cache.
     """
     from mmengine.runner import checkpoint
 

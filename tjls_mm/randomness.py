@@ -9,14 +9,11 @@ import numpy as np
 
 
 def derive_seed(seed: int, *keys: int | str) -> int:
-    """A seed of its own for every purpose.
+    """A seed in [0, 2**32) of its own for every purpose, the same on every machine.
 
     Args:
         seed: Seed of the trial.
         keys: Stage, purpose and what else the choice depends on.
-
-    Returns:
-        An integer in [0, 2**32), the same on every machine.
     """
     text = '\x1f'.join(str(key) for key in (seed, *keys))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), 'big')

@@ -41,13 +41,9 @@ ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.annotati
 
 
 def build_own(registry: Registry, cfg: dict):
-    """Build from a registry that no other OpenMMLab library has a child of.
+    """Build a ``type``, with or without scope, of QUERIES or another of our own.
 
     ``Registry.build`` would look for a child of the default scope first and warn.
-
-    Args:
-        registry: QUERIES, IMAGE_SOURCES or ANNOTATORS.
-        cfg: Config with ``type``, with or without the scope.
 
     Raises:
         InputError: If the type or an argument is unknown, or an argument is missing.

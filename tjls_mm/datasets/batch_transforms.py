@@ -41,11 +41,7 @@ class BatchCropFlip:
     def draw(
         self, seeds: Sequence[int], size: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What happens to each image.
-
-        Args:
-            seeds: One per image.
-            size: (height, width) of the padded images.
+        """What happens to images, by their seeds, in a padded size (height, width).
 
         Returns:
             Top and left of the window in the padded image, (B,), int64, and whether

@@ -109,12 +109,11 @@ def _fetch(cls, data_root: str) -> None:
 
 
 def _download(cls, data_root: str) -> None:
-    from mmpretrain.datasets.utils import download_and_extract_archive
+    from mmpretrain.datasets import utils
 
     if hasattr(cls, 'base_folder'):
-        download_and_extract_archive(
-            cls.url, data_root, filename=cls.filename, md5=cls.tgz_md5
-        )
+        archive = dict(filename=cls.filename, md5=cls.tgz_md5)
+        utils.download_and_extract_archive(cls.url, data_root, **archive)
     else:
         cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
 

@@ -105,11 +105,10 @@ class ClsImageSet(CustomDataset):
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def packed(self, index: int) -> dict:
-        """A decoded image as PackInputs would give it.
+        """A decoded image as PackInputs would give it; its pixels are shared.
 
         Returns:
-            ``inputs``, (C, H, W), uint8, not to be written to, and
-            ``data_samples``.
+            ``inputs``, (C, H, W), uint8, and ``data_samples``.
         """
         entry = self.data_list[index]
         facts = {key: entry[key] for key in ('image_id', 'img_id', 'is_labelled')}

@@ -37,11 +37,7 @@ class ClsImageSource(ImageSource):
 
     @abstractmethod
     def load_image(self, image_id: str) -> np.ndarray:
-        """Pixels of an image.
-
-        Returns:
-            (H, W, channels), uint8, RGB where there are three.
-        """
+        """Pixels of an image, (H, W, channels), uint8, RGB where there are three."""
 
     @abstractmethod
     def entry(self, image_id: str) -> dict:

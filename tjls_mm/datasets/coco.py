@@ -135,11 +135,9 @@ class CocoFiles(DetectionSource):
         return self._find(image_id)[1].size or super().image_size(image_id)
 
     def img_id(self, image_id: str) -> int:
-        """The id that the file gives the image."""
         return self._find(image_id)[1].number
 
     def annotation_place(self, image_id: str) -> str:
-        """The file, and the image's id in it."""
         file, image = self._find(image_id)
         return f'{file.path}, image {image.number} ({image_id})'
 
@@ -250,10 +248,10 @@ def _read(path: str, image_dir: str, changed: int) -> CocoFile:
         raise bad('JSON', error) from None
     if not isinstance(content, dict):
         raise bad('an object', type(content).__name__)
-    has_categories = 'categories' in content
-    listed = entries('categories', id=int, name=str) if has_categories else ()
-    categories = {number: name for number, name, _ in listed}
-    images = {}
+    categories, images = {}, {}
+    if 'categories' in content:
+        triples = entries('categories', id=int, name=str)
+        categories = {number: name for number, name, _ in triples}
     for number, file_name, entry in entries('images', id=int, file_name=str):
         image_id = osp.normpath(osp.join(image_dir, file_name))
         leads_out = osp.isabs(image_id) or image_id.split(os.sep)[0] == '..'

@@ -20,19 +20,13 @@ FLAGS = ('with_bbox', 'with_label', 'with_mask', 'with_seg', '_scope_')
 
 @dataclass(frozen=True)
 class Instance:
-    """One object of an annotation.
+    """One object of an annotation."""
 
-    Attributes:
-        name: Class name.
-        bbox: xyxy in pixels, the first being 0, as mmdet's own data set of the
-            format has it.
-        ignore: Neither trained on nor evaluated.
-        written: The box as the annotation has it, for messages and checks.
-    """
-
-    name: str
+    name: str  # of its class
+    # xyxy in pixels, the first being 0, as mmdet's own data set of the format has it.
     bbox: tuple[float, float, float, float]
-    ignore: bool
+    ignore: bool  # neither trained on nor evaluated
+    # As the annotation has it, for messages and checks.
     written: tuple[float, float, float, float]
 
 
@@ -90,11 +84,9 @@ class DetectionSource(ImageSource):
         return f'the annotation of {image_id}'
 
     def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
-        """What is wrong with a box, or None.
+        """What is wrong with a box in an image of (width, height) pixels, or None.
 
-        Args:
-            box: May leave its image by a pixel: tools round.
-            size: (width, height) of the image in pixels.
+        It may leave the image by a pixel: tools round.
         """
         x1, y1, x2, y2 = box.bbox
         # Also true for NaN. mmdet skips boxes below a pixel.
@@ -206,14 +198,12 @@ def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:
             result += [inner] if inner or not transform else []
         elif type_name(transform) != 'LoadAnnotations':
             transform = copy.deepcopy(transform)
-            if 'instances' in (transform.get('meta_keys') or ()):
+            keys = transform.get('meta_keys') or ()
+            if 'instances' in keys:
                 # Some versions of PackDetInputs insist on every key.
-                keys = transform['meta_keys']
                 transform['meta_keys'] = [key for key in keys if key != 'instances']
-            if transform.get('transforms'):
-                transform['transforms'] = _replace_loading(
-                    transform['transforms'], with_empty
-                )
+            if inner := transform.get('transforms'):
+                transform['transforms'] = _replace_loading(inner, with_empty)
             result.append(transform)
         elif with_empty:
             scope = 'mmdet.' if str(transform['type']).startswith('mmdet.') else ''

@@ -47,11 +47,7 @@ def image_problem(path: str) -> str | None:
 
 
 def unusable_images(paths: Mapping[str, str], where: str) -> Iterator[str]:
-    """Decode every image once, in threads.
-
-    Args:
-        paths: image_id to path.
-        where: Names the images in the message.
+    """Decode every image of ``paths``, image_id to path, once, in threads.
 
     Yields:
         One message on those that are missing, empty or unreadable, if any: names the

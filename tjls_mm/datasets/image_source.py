@@ -44,13 +44,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:
-        """image_ids of a split; labels that lie beside them are not passed on.
+        """Sorted image_ids of 'pool' (labelled and pool together) or of 'test'.
 
-        Args:
-            split: 'pool' (labelled and pool together) or 'test'.
-
-        Returns:
-            Sorted ids.
+        Labels that lie beside them are not passed on.
 
         Raises:
             InputError: If files are missing or an id occurs twice.
@@ -94,12 +90,7 @@ class ImageSource(ABC):
     def write_annotation_lists(  # noqa: B027  most have none
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
     ) -> None:
-        """Write lists for the data sets of mmdet or mmpretrain, where they have any.
-
-        Args:
-            folder: Of the stage.
-            image_ids: 'labelled' and 'pool' to their ids.
-        """
+        """Write 'labelled' and 'pool' as data sets of mmdet or mmpretrain list them."""
 
     def labelled_dataset(self, list_file: str) -> dict:
         """Config of the data set that opens the annotations of a list's images."""
@@ -123,19 +114,17 @@ class ImageSource(ABC):
         return copy.deepcopy(list(pipeline or []))
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """Messages on parts of a stage's config that do not fit the images.
+        """Messages on parts of a stage's derived config that do not fit the images.
 
-        Args:
-            cfg: Derived config of a stage.
-            uses_pool: Whether training reads pool images.
+        With ``uses_pool`` training reads pool images.
         """
         yield from ()
 
     def _check_root(self, advice: str = 'Unpack the data there.') -> None:
         if not osp.isdir(self.data_root):
             raise InputError(
-                f'The data root {self.data_root} does not exist. {advice} Another place: '
-                '--cfg-options data_source.data_root=PATH'
+                f'The data root {self.data_root} does not exist. {advice} Another '
+                'place: --cfg-options data_source.data_root=PATH'
             )
 
     def _sorted_ids(self, image_ids: list[str], setting: str) -> list[str]:

@@ -78,11 +78,10 @@ class JointBatchSampler:
         self._unique = False
 
     def start_at(self, iteration: int, unique: bool = False) -> None:
-        """Let the next iterator begin at an iteration.
+        """Let the next iterator begin after so many iterations.
 
-        Args:
-            iteration: Number of iterations done; of batches, with ``unique``.
-            unique: Serve every batch once, for a loop that repeats it itself.
+        With ``unique`` these are batches, and each is served once, for a loop that
+        repeats it itself.
         """
         self._start, self._unique = iteration, unique
 
@@ -133,9 +132,7 @@ class JointBatchSampler:
         stream = self._stream('pool', self.pool_size, start, count)
         return [self.n_labelled + int(self._pool_subset(t)[row]) for t, row in stream]
 
-    def _stream(
-        self, part: str, length: int, start: int, count: int
-    ) -> Iterator[tuple]:
+    def _stream(self, part: str, length: int, start: int, count: int) -> Iterator:
         """(pass, row) of a stretch of an endless stream of shuffled passes."""
         for position in range(start, start + count):
             turn, i = divmod(position, length)
@@ -146,11 +143,7 @@ class JointBatchSampler:
         return _subset(self.seed, self.stage, draw, self.n_pool, self.pool_size)
 
     def pool_images_seen(self, n_batches: int) -> set[int]:
-        """Positions, in [0, n_pool), that the first batches of a stage contain.
-
-        Args:
-            n_batches: How many batches, of all processes together.
-        """
+        """Positions, in [0, n_pool), that the stage's first batches of all hold."""
         if self.composition == 'plain':
             return set()
         count = n_batches // 2 if self.composition == 'pure' else n_batches

@@ -47,14 +47,12 @@ class JointDataset:
                 )
 
     def full_init(self) -> None:
-        """Load the lists of both parts."""
         self.labelled.full_init()
         if self.pool is not None:
             self.pool.full_init()
 
     @property
     def metainfo(self) -> dict:
-        """Of the labelled part."""
         return self.labelled.metainfo
 
     @property
@@ -100,9 +98,9 @@ class JointDataset:
                 sample = part.pipeline(info)
         if sample is None:
             raise RuntimeError(
-                f'The training pipeline dropped image {image_id}. None is replaced: let '
-                'the transforms keep every image (in detection, those without boxes too: '
-                'FilterAnnotations(keep_empty=False)).'
+                f'The training pipeline dropped image {image_id}; none is replaced: '
+                'let the transforms keep every image (in detection, those without '
+                'boxes too: FilterAnnotations(keep_empty=False)).'
             )
         sample['data_samples'].set_metainfo(self._facts(part, image_id))
         return sample
