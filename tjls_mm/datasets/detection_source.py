@@ -31,7 +31,7 @@ class Instance:
 
 
 class DetectionSource(ImageSource):
-    """Images with boxes; a format is a subclass that answers four questions.
+    """Images with boxes; a format says which images, files and instances there are.
 
     Args:
         data_root: Folder of the data set.
