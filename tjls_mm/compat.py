@@ -6,11 +6,12 @@ nothing is missing it changes nothing. No other module of the project touches th
 packages it builds on.
 """
 
+import contextlib
 import functools
-import importlib.machinery
 import importlib.util
 import sys
 import types
+from importlib.machinery import ModuleSpec, PathFinder
 from unittest import mock
 
 import numpy as np
@@ -37,8 +38,14 @@ def mend_torchvision() -> None:
     if 'torchvision' in sys.modules or _torchvision_schemas is not None:
         return
     spec = importlib.util.find_spec('torchvision')
-    if spec is None or _load_torchvision_library(spec):
+    if spec is None:
         return
+    # The library alone loads in milliseconds, the package takes a second.
+    compiled = _find_compiled('torchvision._C', spec)
+    if compiled is not None:
+        with contextlib.suppress(OSError, RuntimeError):
+            torch.ops.load_library(compiled.origin)
+            return
     library = torch.library.Library('torchvision', 'FRAGMENT')
     for name in ('nms', 'qnms'):
         if not hasattr(torch.ops.torchvision, name):
@@ -48,27 +55,9 @@ def mend_torchvision() -> None:
     _torchvision_schemas = library
 
 
-def _load_torchvision_library(spec: importlib.machinery.ModuleSpec) -> bool:
-    """Load torchvision's operators the way its own import does, without that import.
-
-    The library alone loads in milliseconds, the package takes a second.
-    """
-    for folder in spec.submodule_search_locations:
-        finder = importlib.machinery.FileFinder(
-            folder,
-            (
-                importlib.machinery.ExtensionFileLoader,
-                importlib.machinery.EXTENSION_SUFFIXES,
-            ),
-        )
-        library = finder.find_spec('_C')
-        if library is not None:
-            try:
-                torch.ops.load_library(library.origin)
-            except (OSError, RuntimeError):
-                return False
-            return True
-    return False
+def _find_compiled(name: str, package: ModuleSpec) -> ModuleSpec | None:
+    """Find a compiled module of a package without importing the package."""
+    return PathFinder.find_spec(name, list(package.submodule_search_locations))
 
 
 @functools.cache
@@ -78,12 +67,9 @@ def _torchvision_nms_works(device_type: str) -> bool:
     ``hasattr(torch.ops.torchvision, 'nms')`` is true once the bare schema is
     declared, and a CPU build has no kernel for CUDA: only a call tells.
     """
+    boxes = torch.zeros(1, 4, device=device_type)
     try:
-        torch.ops.torchvision.nms(
-            torch.zeros(1, 4, device=device_type),
-            torch.zeros(1, device=device_type),
-            0.5,
-        )
+        torch.ops.torchvision.nms(boxes, boxes[:, 0], 0.5)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     return True
@@ -126,24 +112,19 @@ def box_nms(
 # Boxes without area divide 0 by 0 and far ones overflow, in the compiled op as here.
 @np.errstate(all='ignore')
 def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.ndarray:
-    """Rows that greedy suppression keeps.
+    """Rows that greedy suppression keeps, ascending, (M,), int64.
 
-    Args:
-        boxes: Boxes as xyxy, highest score first, shape (N, 4), float32.
-        threshold: Overlap above which the later row is dropped.
-        offset: Added to widths and heights.
-
-    Returns:
-        The kept rows, ascending, shape (M,), int64.
+    Boxes are xyxy, highest score first, (N, 4), float32.
     """
-    area = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
     # Where every pair counts as overlapping, distant boxes do too.
-    groups = _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(area))]
+    groups = (
+        _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(boxes))]
+    )
     kept = np.zeros(len(boxes), dtype=bool)
     for rest in groups:
         while len(rest):
             head = rest[:_BLOCK]
-            overlaps = _overlaps(boxes, area, head, rest, offset) > threshold
+            overlaps = _overlaps(boxes[head], boxes[rest], offset) > threshold
             alive = np.ones(len(head), dtype=bool)
             # harmless[i, j]: row i leaves row j alone.
             harmless = ~np.triu(overlaps[:, : len(head)], k=1)
@@ -157,13 +138,10 @@ def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.
 
 
 def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
-    """Split rows into groups that do not touch along x.
+    """Split rows into groups, each ascending, that do not touch along x.
 
     ``batched_nms`` moves each class by more than the image's size, so its classes
     fall apart here, and most pairs need no comparison.
-
-    Returns:
-        Ascending rows of each group.
     """
     rows = np.argsort(boxes[:, 0], kind='stable')
     reach = np.maximum.accumulate(boxes[rows, 2])
@@ -176,49 +154,31 @@ def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
     return [np.sort(group) for group in np.split(rows, cuts[1:])]
 
 
-def _overlaps(
-    boxes: np.ndarray,
-    area: np.ndarray,
-    rows: np.ndarray,
-    others: np.ndarray,
-    offset: int,
-) -> np.ndarray:
-    """Intersection over union, (len(rows), len(others)), rounded as compiled.
+def _overlaps(boxes: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
+    """Intersection over union, (len(boxes), len(others)), rounded as compiled.
 
     The float operations and their order are the compiled op's. A box with NaN
     yields NaN, which is above no threshold.
     """
-    x1, y1, x2, y2 = boxes[rows].T[:, :, None]
-    other_x1, other_y1, other_x2, other_y2 = boxes[others].T
-    width = np.minimum(x2, other_x2)
-    width -= np.maximum(x1, other_x1)
-    width += offset
-    height = np.minimum(y2, other_y2)
-    height -= np.maximum(y1, other_y1)
-    height += offset
-    inter = np.maximum(width, 0, out=width)
-    inter *= np.maximum(height, 0, out=height)
-    union = area[rows][:, None] + area[others]
-    union -= inter
-    return np.divide(inter, union, out=union)
+    x1, y1, x2, y2 = boxes.T[:, :, None]
+    other_x1, other_y1, other_x2, other_y2 = others.T
+    width = np.minimum(x2, other_x2) - np.maximum(x1, other_x1) + offset
+    height = np.minimum(y2, other_y2) - np.maximum(y1, other_y1) + offset
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (x2 - x1 + offset) * (y2 - y1 + offset)
+    other_area = (other_x2 - other_x1 + offset) * (other_y2 - other_y1 + offset)
+    return inter / (area + other_area - inter)
 
 
 def load_on_this_process(name: str) -> dict:
-    """Load a checkpoint of MMEngine on one of several processes.
+    """Load a checkpoint, of a path, URL or ``open-mmlab://`` name, to the CPU.
 
     MMEngine's loader of URLs makes all processes wait for each other, and the
     others never come where only one checks whether the weights can be had.
-
-    Args:
-        name: Path, URL or ``open-mmlab://`` name.
-
-    Returns:
-        The checkpoint, on the CPU; what was downloaded is in torch's cache.
     """
     from mmengine.runner import checkpoint
 
-    alone = mock.patch.object(checkpoint, 'get_dist_info', return_value=(0, 1))
-    with alone:
+    with mock.patch.object(checkpoint, 'get_dist_info', return_value=(0, 1)):
         return checkpoint.CheckpointLoader.load_checkpoint(name, map_location='cpu')
 
 
@@ -254,13 +214,10 @@ def mend_mmcv() -> None:
     if 'mmcv._ext' in sys.modules:
         return
     spec = importlib.util.find_spec('mmcv')
-    if spec is None:
-        return
-    path = list(spec.submodule_search_locations)
-    if importlib.machinery.PathFinder.find_spec('mmcv._ext', path):
+    if spec is None or _find_compiled('mmcv._ext', spec):
         return
     module = _MissingOps('mmcv._ext', 'Stand-in by tjls_mm.compat.')
-    module.__spec__ = importlib.machinery.ModuleSpec('mmcv._ext', None)
+    module.__spec__ = ModuleSpec('mmcv._ext', None)
     sys.modules['mmcv._ext'] = module
 
 

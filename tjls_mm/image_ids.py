@@ -9,15 +9,12 @@ from tjls_mm.files import write_text
 
 
 def image_path(root: str, template: str, image_id: str) -> str:
-    """Path of an image.
+    """Path of an image, without looking at the disk.
 
     Args:
         root: Folder of the data set.
         template: Path below it, from ``{image_id}``, ``{parent}``, ``{name}``.
         image_id: Name of the image for ever, e.g. ``VOC2007/000004``.
-
-    Returns:
-        The path, without looking at the disk.
 
     Raises:
         InputError: If the id leads out of the root.
@@ -40,13 +37,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def read_image_ids(path: str | Path) -> list[str]:
-    """The image_ids of a list file, in its order.
-
-    Args:
-        path: One image_id per line; blank lines are not allowed.
-
-    Returns:
-        The ids.
+    """The image_ids of a list file, one per line, in its order.
 
     Raises:
         InputError: If the file is missing, is not text, or holds a blank line or

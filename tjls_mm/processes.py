@@ -4,11 +4,7 @@ import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
-from mmengine.dist import (
-    all_gather_object,
-    broadcast_object_list,
-    is_main_process,
-)
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 
 T = TypeVar('T')
 
@@ -17,13 +13,6 @@ def on_main_process(work: Callable[..., T], *args) -> T:
     """Run on process 0; all processes get its result, or its error.
 
     Without the error, the others would wait for ever.
-
-    Args:
-        work: What to run.
-        args: Its arguments.
-
-    Returns:
-        What it returned, on every process.
     """
     outcome: list = [None, None]
     if is_main_process():
@@ -40,15 +29,7 @@ def on_main_process(work: Callable[..., T], *args) -> T:
 
 
 def on_every_process(work: Callable[..., T], *args) -> T:
-    """Run on every process; if one fails, all do.
-
-    Args:
-        work: What to run.
-        args: Its arguments.
-
-    Returns:
-        What it returned here.
-    """
+    """Run on every process; if one fails, all do. Returns the result of this one."""
     result, error = None, None
     try:
         result = work(*args)

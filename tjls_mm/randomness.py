@@ -9,14 +9,11 @@ import numpy as np
 
 
 def derive_seed(seed: int, *keys: int | str) -> int:
-    """A seed of its own for every purpose.
+    """A seed in [0, 2**32) of its own for every purpose, the same on every machine.
 
     Args:
         seed: Seed of the trial.
         keys: Stage, purpose and what else the choice depends on.
-
-    Returns:
-        An integer in [0, 2**32), the same on every machine.
     """
     text = '\x1f'.join(str(key) for key in (seed, *keys))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), 'big')
@@ -34,11 +31,7 @@ def tie_break(image_id: str, seed: int) -> int:
 
 @contextlib.contextmanager
 def seeded_pipeline(seed: int) -> Iterator[None]:
-    """Seed what data transforms draw from, and give the old states back after.
-
-    Args:
-        seed: In [0, 2**32).
-    """
+    """Seed, in [0, 2**32), what data transforms draw from, and give the states back."""
     import torch
 
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
@@ -65,8 +58,5 @@ def uniform_numbers(seeds: Sequence[int], count: int) -> np.ndarray:
 
     Source: Philox (Salmon et al., 2011): streams of different keys are independent.
     """
-    rows = [
-        np.random.Generator(np.random.Philox(key=int(seed))).random(count)
-        for seed in seeds
-    ]
-    return np.stack(rows)
+    philox = (np.random.Philox(key=int(seed)) for seed in seeds)
+    return np.stack([np.random.Generator(bits).random(count) for bits in philox])

@@ -5,43 +5,23 @@ scope makes MMEngine import this module, and ``locations`` make it import the
 modules that register them. No ``custom_imports`` is needed for that.
 """
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import Registry
+from mmengine.registry import Registry, root
 
 from tjls_mm.errors import InputError
 
-MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope='tjls_mm', locations=['tjls_mm.models']
-)
-DATASETS = Registry(
-    'dataset',
-    parent=MMENGINE_DATASETS,
-    scope='tjls_mm',
-    locations=['tjls_mm.datasets'],
-)
-TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope='tjls_mm',
-    locations=['tjls_mm.datasets'],
-)
-DATA_SAMPLERS = Registry(
-    'data sampler',
-    parent=MMENGINE_DATA_SAMPLERS,
-    scope='tjls_mm',
-    locations=['tjls_mm.datasets'],
-)
-HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope='tjls_mm', locations=['tjls_mm.engine']
-)
-LOOPS = Registry(
-    'loop', parent=MMENGINE_LOOPS, scope='tjls_mm', locations=['tjls_mm.engine']
-)
+
+def _child(parent: Registry, room: str) -> Registry:
+    return Registry(
+        parent.name, parent=parent, scope='tjls_mm', locations=[f'tjls_mm.{room}']
+    )
+
+
+MODELS = _child(root.MODELS, 'models')
+DATASETS = _child(root.DATASETS, 'datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
+HOOKS = _child(root.HOOKS, 'engine')
+LOOPS = _child(root.LOOPS, 'engine')
 
 POOL_READERS = Registry(
     'pool reader', scope='tjls_mm', locations=['tjls_mm.outputs.readers']
@@ -61,17 +41,12 @@ ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.annotati
 
 
 def build_own(registry: Registry, cfg: dict):
-    """Build from a registry that no other OpenMMLab library has a child of.
+    """Build a ``type``, with or without scope, of QUERIES or another of our own.
 
     ``Registry.build`` would look for a child of the default scope first and warn.
 
-    Args:
-        registry: QUERIES, IMAGE_SOURCES or ANNOTATORS.
-        cfg: Config with ``type``, with or without the scope.
-
     Raises:
-        InputError: If the type is not registered, or an argument is missing or
-            unknown.
+        InputError: If the type or an argument is unknown, or an argument is missing.
     """
     arguments = dict(cfg)
     name = arguments.pop('type', None)
@@ -87,3 +62,9 @@ def build_own(registry: Registry, cfg: dict):
             'config that changes the type keeps the arguments of its base unless '
             'it says _delete_=True.'
         ) from None
+
+
+def type_name(cfg: dict) -> str:
+    """Class name of a config's type, which may be a class or have a scope."""
+    kind = cfg.get('type')
+    return str(getattr(kind, '__name__', kind)).split('.')[-1]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.utils import to_2tuple
 from torch import Tensor
 
 from tjls_mm.randomness import uniform_numbers
@@ -32,9 +33,7 @@ class BatchCropFlip:
         flip_prob: float = 0.5,
         pad_val: float = 0,
     ) -> None:
-        self.crop_size = (
-            (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
-        )
+        self.crop_size = tuple(to_2tuple(crop_size))
         self.padding = padding
         self.flip_prob = flip_prob
         self.pad_val = pad_val
@@ -42,11 +41,7 @@ class BatchCropFlip:
     def draw(
         self, seeds: Sequence[int], size: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What happens to each image.
-
-        Args:
-            seeds: One per image.
-            size: (height, width) of the padded images.
+        """What happens to images, by their seeds, in a padded size (height, width).
 
         Returns:
             Top and left of the window in the padded image, (B,), int64, and whether
@@ -55,9 +50,8 @@ class BatchCropFlip:
         Raises:
             ValueError: If the window is larger than the padded image.
         """
-        free = [
-            side - crop + 1 for side, crop in zip(size, self.crop_size, strict=True)
-        ]
+        height, width = self.crop_size
+        free = size[0] - height + 1, size[1] - width + 1
         if min(free) < 1:
             raise ValueError(
                 f'A crop of {self.crop_size} does not fit into padded images of '
@@ -68,14 +62,10 @@ class BatchCropFlip:
         return top, left, numbers[:, 2] < self.flip_prob
 
     def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Augment a batch.
-
-        Args:
-            images: (B, C, H, W), on any device.
-            seeds: One per image.
+        """Augment images, (B, C, H, W), by their seeds, on the images' device.
 
         Returns:
-            (B, C, *crop_size) on the same device and of the same type.
+            (B, C, *crop_size), of the same type.
         """
         if self.padding:
             images = F.pad(images, [self.padding] * 4, value=self.pad_val)

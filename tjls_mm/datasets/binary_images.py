@@ -1,10 +1,10 @@
 """CIFAR and MNIST, whose files hold many images and their labels."""
 
-import contextlib
 import functools
 import os
 import os.path as osp
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from unittest import mock
 
 import numpy as np
 from filelock import FileLock
@@ -51,28 +51,24 @@ class BinaryImages(ClsImageSource):
         _check_files(cls, data_root)
         self.classes = tuple(cls.METAINFO['classes'])
 
-    def _arrays(self, split: str) -> tuple[list[np.ndarray], np.ndarray]:
-        return _load(self.dataset, self.data_root, split)
-
     def list_images(self, split: str) -> list[str]:
-        """Sorted image_ids of a split (see ``ImageSource``)."""
-        images, _ = self._arrays(SPLITS[split])
+        images, _ = _load(self.dataset, self.data_root, SPLITS[split])
         return [f'{SPLITS[split]}/{i:05d}' for i in range(len(images))]
 
-    def _find(self, image_id: str) -> tuple[str, int]:
+    def _find(self, image_id: str) -> tuple[np.ndarray, int]:
+        """Pixels and class of an image."""
         split, _, number = image_id.partition('/')
         if split in SPLITS.values() and number.isascii() and number.isdigit():
-            if int(number) < len(self._arrays(split)[0]):
-                return split, int(number)
+            images, labels = _load(self.dataset, self.data_root, split)
+            if int(number) < len(images):
+                return images[int(number)], int(labels[int(number)])
         raise InputError(
             f'{image_id!r} is no image of {self.dataset}: expected an id such as '
             "'train/00042'."
         )
 
     def load_image(self, image_id: str) -> np.ndarray:
-        """Pixels of an image, (H, W, channels), uint8, RGB or grey."""
-        split, row = self._find(image_id)
-        image = self._arrays(split)[0][row]
+        image, _ = self._find(image_id)
         if self.channels == 1 and image.ndim == 3:
             raise InputError(
                 f'{self.dataset} has coloured images: set data_source.channels=3.'
@@ -80,13 +76,10 @@ class BinaryImages(ClsImageSource):
         return spread_channels(image, self.channels)
 
     def entry(self, image_id: str) -> dict:
-        """Pixels of an image, for transforms."""
         return {'img': self.load_image(image_id)}
 
     def label(self, image_id: str) -> int:
-        """Class of an image."""
-        split, row = self._find(image_id)
-        return int(self._arrays(split)[1][row])
+        return self._find(image_id)[1]
 
     def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
         """None: loading has read every image."""
@@ -99,13 +92,13 @@ def _fetch(cls, data_root: str) -> None:
 
     One process does, the others wait for its lock: no rank needs to know of them.
     """
-    with contextlib.suppress(InputError):
-        _check_files(cls, data_root)
+    if _has_files(cls, data_root):
         return
     try:
         os.makedirs(data_root, exist_ok=True)
         with FileLock(osp.join(data_root, '.fetching')):
-            _download(cls, data_root)
+            if not _has_files(cls, data_root):  # fetched by another process
+                _download(cls, data_root)
     # Whatever the network, the archive or the disk say.
     except Exception as error:
         raise InputError(
@@ -116,17 +109,21 @@ def _fetch(cls, data_root: str) -> None:
 
 
 def _download(cls, data_root: str) -> None:
-    from mmpretrain.datasets.utils import download_and_extract_archive
+    from mmpretrain.datasets import utils
 
-    with contextlib.suppress(InputError):
-        _check_files(cls, data_root)
-        return  # by another process
     if hasattr(cls, 'base_folder'):
-        download_and_extract_archive(
-            cls.url, data_root, filename=cls.filename, md5=cls.tgz_md5
-        )
+        archive = dict(filename=cls.filename, md5=cls.tgz_md5)
+        utils.download_and_extract_archive(cls.url, data_root, **archive)
     else:
         cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
+
+
+def _has_files(cls, data_root: str) -> bool:
+    try:
+        _check_files(cls, data_root)
+    except InputError:
+        return False
+    return True
 
 
 # A data set is built several times per stage; hashing its files takes a second.
@@ -146,9 +143,8 @@ def _check_files(cls, data_root: str) -> None:
             packed = '' if has_md5 else f' (unpack {name} there if you have it)'
             raise InputError(
                 f'{path} does not exist: {cls.__name__} expects its original files '
-                f'below {data_root}{packed}. Put them there, set '
-                'data_source.data_root, or fetch them with --cfg-options '
-                'data_source.download=True'
+                f'below {data_root}{packed}. Put them there, set data_source.data_root '
+                'or fetch them with --cfg-options data_source.download=True'
             )
         if has_md5 and md5 is not None and not check_md5(path, md5):
             raise InputError(
@@ -163,19 +159,13 @@ def _load(
     dataset: str, data_root: str, split: str
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Images and labels of a split, parted at once."""
+    # mmpretrain's MNIST goes by test_mode and ignores split.
+    cfg = dict(type=dataset, split=split, test_mode=split == 'test', download=False)
+    cfg.update(data_root=join_path(data_root, ''), lazy_init=True)
     try:
-        with _alone():
-            data_list = DATASETS.build(
-                dict(
-                    type=dataset,
-                    data_root=join_path(data_root, ''),
-                    split=split,
-                    # mmpretrain's MNIST goes by test_mode and ignores split.
-                    test_mode=split == 'test',
-                    download=False,
-                    lazy_init=True,
-                )
-            ).load_data_list()
+        # Let mmpretrain load without waiting for all processes to do so.
+        with mock.patch.object(dist, 'barrier'):
+            data_list = DATASETS.build(cfg).load_data_list()
     # A damaged file fails wherever its bytes stop making sense.
     except (AssertionError, EOFError, KeyError, OSError, RuntimeError, ValueError) as e:
         raise InputError(
@@ -184,13 +174,3 @@ def _load(
         ) from None
     images = [entry['img'] for entry in data_list]
     return images, np.array([int(entry['gt_label']) for entry in data_list])
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Let mmpretrain load without waiting for all processes to do so."""
-    barrier, dist.barrier = dist.barrier, lambda *args: None
-    try:
-        yield
-    finally:
-        dist.barrier = barrier

@@ -57,22 +57,15 @@ class ClsImageSet(CustomDataset):
         kwargs.setdefault('metainfo', {'classes': self.source.classes})
         # Serialising saves memory for worker processes and costs a second.
         kwargs.setdefault('serialize_data', False)
-        super().__init__(
-            data_root=self.source.data_root,
-            ann_file=osp.abspath(ann_file),
-            with_label=with_label,
-            **kwargs,
-        )
+        path, root = osp.abspath(ann_file), self.source.data_root
+        super().__init__(data_root=root, ann_file=path, with_label=with_label, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """One entry per image of the list, in its order."""
         entries = []
         for image_id in read_image_ids(self.ann_file):
-            entry = {
-                'img_id': image_id,
-                'image_id': image_id,
-                'is_labelled': self.with_label,
-            }
+            entry = dict(img_id=image_id, image_id=image_id)
+            entry['is_labelled'] = self.with_label
             if self.with_label:
                 entry['gt_label'] = self.source.label(image_id)
             if not self.decode_once:
@@ -112,32 +105,20 @@ class ClsImageSet(CustomDataset):
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def packed(self, index: int) -> dict:
-        """A decoded image as PackInputs would give it.
-
-        Args:
-            index: Position in the list.
+        """A decoded image as PackInputs would give it; its pixels are shared.
 
         Returns:
-            ``inputs``, (C, H, W), uint8, not to be written to, and
-            ``data_samples``.
+            ``inputs``, (C, H, W), uint8, and ``data_samples``.
         """
         entry = self.data_list[index]
-        sample = DataSample(
-            metainfo={
-                'image_id': entry['image_id'],
-                'img_id': entry['img_id'],
-                'is_labelled': entry['is_labelled'],
-                'sample_idx': index,
-            }
-        )
+        facts = {key: entry[key] for key in ('image_id', 'img_id', 'is_labelled')}
+        sample = DataSample(metainfo={**facts, 'sample_idx': index})
         if self.with_label:
-            label = torch.tensor([entry['gt_label']])
-            sample.set_field(label, 'gt_label', dtype=torch.Tensor)
+            sample.set_gt_label(entry['gt_label'])
         image = torch.from_numpy(self._decoded[entry['image_id']])
         return {'inputs': image, 'data_samples': sample}
 
     def prepare_data(self, idx: int) -> dict:
-        """One sample: packed, or through the pipeline."""
         return self.packed(idx) if self.decode_once else super().prepare_data(idx)
 
 

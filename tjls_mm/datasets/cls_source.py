@@ -10,6 +10,7 @@ from PIL import Image
 
 from tjls_mm.datasets.image_source import ImageSource
 from tjls_mm.errors import InputError
+from tjls_mm.registry import type_name
 
 
 class ClsImageSource(ImageSource):
@@ -36,25 +37,19 @@ class ClsImageSource(ImageSource):
 
     @abstractmethod
     def load_image(self, image_id: str) -> np.ndarray:
-        """Pixels of an image.
-
-        Returns:
-            (H, W, channels), uint8, RGB where there are three.
-        """
+        """Pixels of an image, (H, W, channels), uint8, RGB where there are three."""
 
     @abstractmethod
     def entry(self, image_id: str) -> dict:
         """``img_path`` of an image file, or ``img`` where images lie in one file."""
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """See ``ImageSource``.
-
-        The preprocessor must take unlabelled images and this many channels, and
+        """The preprocessor must take unlabelled images and this many channels, and
         all data sets must decode images in one way.
         """
         own = cfg.model.get('data_preprocessor')
         preprocessor = own or cfg.get('data_preprocessor') or {}
-        kind = str(preprocessor.get('type', 'ClsDataPreprocessor')).split('.')[-1]
+        kind = type_name({'type': 'ClsDataPreprocessor', **preprocessor})
         if kind == 'ClsDataPreprocessor' and uses_pool:
             yield (
                 'mmpretrain takes a batch for labelled if its first image is: set '
@@ -70,13 +65,12 @@ class ClsImageSource(ImageSource):
         parts = {}
         for name in ('train', 'val', 'test', 'score'):
             dataset = (cfg.get(f'{name}_dataloader') or {}).get('dataset') or {}
-            for part in ('labelled', 'pool') if name == 'train' else ('',):
-                found = dataset.get(part) if part else dataset
-                if found:
-                    place = f'{name}_dataloader.dataset{part and "."}{part}'
-                    scale = tuple(found.get('scale') or ()) or None
-                    decode_once = bool(found.get('decode_once'))
-                    parts[place] = {'decode_once': decode_once, 'scale': scale}
+            for part in ('.labelled', '.pool') if name == 'train' else ('',):
+                if found := dataset.get(part[1:]) if part else dataset:
+                    parts[f'{name}_dataloader.dataset{part}'] = {
+                        'decode_once': bool(found.get('decode_once')),
+                        'scale': tuple(found.get('scale') or ()) or None,
+                    }
         (first, expected), *others = parts.items()
         for place, settings in others:
             if settings != expected:
@@ -87,11 +81,9 @@ class ClsImageSource(ImageSource):
                 )
 
     def open_image(self, image_id: str) -> Image.Image:
-        """An image to look at."""
         return Image.fromarray(self.load_image(image_id).squeeze())
 
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
-        """See ``ImageSource``; ``label`` raises."""
         for image_id in image_ids:
             try:
                 self.label(image_id)
@@ -99,7 +91,6 @@ class ClsImageSource(ImageSource):
                 yield str(error)
 
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Images per class."""
         counts = collections.Counter(map(self.label, image_ids))
         return {'images': {name: counts[i] for i, name in enumerate(self.classes)}}
 

@@ -8,42 +8,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tjls_mm.datasets.detection_source import DetectionSource, Instance
+from tjls_mm.datasets.detection_source import DetectionSource, Instance, add_instances
 from tjls_mm.datasets.image_checks import image_size
-from tjls_mm.datasets.image_source import check_image_id, check_names, check_root
+from tjls_mm.datasets.image_source import check_image_id, check_names, time_of_change
 from tjls_mm.errors import InputError
-from tjls_mm.image_ids import image_path
 from tjls_mm.registry import IMAGE_SOURCES
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image as an annotation file lists it.
+    """An image as an annotation file lists it."""
 
-    Attributes:
-        number: Its ``id``.
-        size: (width, height) in pixels, or None.
-    """
-
-    number: int
-    size: tuple[int, int] | None
+    number: int  # its ``id``
+    size: tuple[int, int] | None  # (width, height) in pixels
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """Content of an annotation file, labels parted from images.
-
-    Attributes:
-        path: Of the file.
-        categories: ``id`` to name, in the order of the file.
-        images: By image_id.
-        annotations: Objects by number of their image, unchecked; None in a file of
-            images alone.
-    """
+    """Content of an annotation file, labels parted from images."""
 
     path: str
-    categories: Mapping[int, str]
-    images: Mapping[str, CocoImage]
+    categories: Mapping[int, str]  # ``id`` to name, in the order of the file
+    images: Mapping[str, CocoImage]  # by image_id
+    # Objects by number of their image, unchecked; None in a file of images alone.
     annotations: Mapping[int, list[Mapping]] | None
 
 
@@ -82,12 +69,8 @@ class CocoFiles(DetectionSource):
         ignore_classes: Sequence[str] = (),
         bad_boxes: str = 'error',
     ) -> None:
-        check_root(
-            data_root,
-            'Unpack the data there, or name another place: --cfg-options '
-            'data_source.data_root=PATH',
-        )
         self.data_root = data_root
+        self._check_root()
         self.pool_files = check_names('pool_files', pool_files)
         self.test_files = check_names('test_files', test_files)
         if isinstance(image_dirs, str):
@@ -100,11 +83,8 @@ class CocoFiles(DetectionSource):
         self.image_dirs = dict(image_dirs)
         if classes is None:
             first = next(self._files('pool'))
-            classes = [
-                name
-                for _, name in sorted(first.categories.items())
-                if name not in ignore_classes
-            ]
+            names = [name for _, name in sorted(first.categories.items())]
+            classes = [name for name in names if name not in ignore_classes]
             if not classes:
                 raise InputError(
                     f'{first.path} has no categories: name them in data_source.classes.'
@@ -115,13 +95,9 @@ class CocoFiles(DetectionSource):
         setting = f'{split}_files'
         for name in getattr(self, setting):
             path = osp.join(self.data_root, name)
-            try:
-                changed = os.stat(path).st_mtime_ns
-            except FileNotFoundError:
-                raise InputError(
-                    f'Annotation file {path} does not exist: data_source.{setting} '
-                    f'names {name!r}, a path below {self.data_root}.'
-                ) from None
+            missing = f'Annotation file {path} does not exist: data_source.{setting} '
+            missing += f'names {name!r}, a path below {self.data_root}.'
+            changed = time_of_change(path, missing)
             yield _read(path, self.image_dirs[split], changed)
 
     def _find(self, image_id: str) -> tuple[CocoFile, CocoImage]:
@@ -135,7 +111,6 @@ class CocoFiles(DetectionSource):
         )
 
     def list_images(self, split: str) -> list[str]:
-        """Sorted image_ids of a split (see ``ImageSource``)."""
         places: dict[str, str] = {}
         numbers: dict[int, str] = {}
         for file in self._files(split):
@@ -155,30 +130,19 @@ class CocoFiles(DetectionSource):
                     )
         return sorted(places)
 
-    def image_path(self, image_id: str) -> str:
-        """Path of an image."""
-        return image_path(self.data_root, '{image_id}', image_id)
-
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """(width, height) of an image in pixels, as the file says."""
+        """As the file says, where it does."""
         return self._find(image_id)[1].size or super().image_size(image_id)
 
     def img_id(self, image_id: str) -> int:
-        """The id that the file gives the image."""
         return self._find(image_id)[1].number
 
     def annotation_place(self, image_id: str) -> str:
-        """The file, and the image's id in it."""
         file, image = self._find(image_id)
         return f'{file.path}, image {image.number} ({image_id})'
 
     def instances(self, image_id: str) -> list[Instance]:
-        """Objects of an image in order; an unchanged file is read once per process.
-
-        Raises:
-            InputError: If the file has no annotations, or one of the image's lacks a
-                box or has an unknown category.
-        """
+        """See ``DetectionSource``; an unchanged file is read once per process."""
         file, image = self._find(image_id)
         if file.annotations is None:
             raise InputError(
@@ -186,34 +150,31 @@ class CocoFiles(DetectionSource):
                 "trained on or evaluated: add its boxes there ('annotations': [] if "
                 'no image of the file has any).'
             )
-        return [
-            self._instance(file, image_id, entry)
-            for entry in file.annotations.get(image.number, ())
-        ]
+        entries = file.annotations.get(image.number, ())
+        return [self._instance(file, image_id, entry) for entry in entries]
 
     def _instance(self, file: CocoFile, image_id: str, entry: Mapping) -> Instance:
         box, category = entry.get('bbox'), entry.get('category_id')
         is_box = isinstance(box, list) and len(box) == 4
+        wrong = None
         if not is_box or not all(type(side) in (int, float) for side in box):
-            key, value, expected = 'bbox', box, '[x, y, width, height] in pixels'
+            wrong = f"'bbox' {box!r}: expected [x, y, width, height] in pixels"
         elif type(category) is not int or category not in file.categories:
-            key, value, expected = 'category_id', category, 'one of the ids in '
-            expected += f"'categories', {list(file.categories)}"
-        else:
-            x, y, width, height = box
-            return Instance(
-                name=file.categories[category],
-                bbox=(x, y, x + width, y + height),
-                ignore=bool(entry.get('iscrowd') or entry.get('ignore')),
-                written=tuple(box),
-            )
-        raise InputError(
-            f'An annotation of {self.annotation_place(image_id)} has {key!r} '
-            f'{value!r}: expected {expected}. Correct it.'
+            wrong = f"'category_id' {category!r}: expected one of the ids in "
+            wrong += f"'categories', {list(file.categories)}"
+        if wrong:
+            place = self.annotation_place(image_id)
+            raise InputError(f'An annotation of {place} has {wrong}. Correct it.')
+        x, y, width, height = box
+        return Instance(
+            name=file.categories[category],
+            bbox=(x, y, x + width, y + height),
+            ignore=bool(entry.get('iscrowd') or entry.get('ignore')),
+            written=tuple(box),
         )
 
     def annotation_problems(self, image_ids, what: str) -> Iterator[str]:
-        """See ``DetectionSource``; also images that are loaded in another size."""
+        """Also of images that are loaded in another size."""
         image_ids = list(image_ids)
         yield from super().annotation_problems(image_ids, what)
         for image_id in image_ids:
@@ -225,41 +186,33 @@ class CocoFiles(DetectionSource):
                 yield (
                     f'{self.annotation_place(image_id)} ({what} image) is '
                     f'{self.image_size(image_id)} pixels there and {size} as it is '
-                    'loaded (turned by its EXIF orientation, or resized?): its boxes '
-                    'would not fit. Correct width and height and the boxes, or the '
-                    'image.'
+                    'loaded (turned by its EXIF orientation, or resized?). Correct '
+                    'width and height and the boxes, or the image.'
                 )
 
     def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
-        """See ``DetectionSource``: it must be the test file, with classes in order."""
+        """It must be the test file, with classes in order."""
         (first, *others) = self._files('test')
         if others or osp.realpath(ann_file) != osp.realpath(first.path):
             yield (
                 f'{part}_evaluator.ann_file={ann_file!r} is not '
                 f'{[file.path for file in (first, *others)]}, whose images are '
-                'evaluated: name the one test file, or set it to None and add '
-                f"'instances' to meta_keys of PackDetInputs in {part}_dataloader."
-                'dataset.pipeline.'
+                'evaluated: name the one test file, or set it to None and '
+                f'{add_instances(part)}.'
             )
         order = [name for name in first.categories.values() if name in self.classes]
         if order != list(self.classes):
             yield (
                 f'{part}_evaluator.ann_file: CocoMetric goes by the order of '
-                f"'categories' in {first.path}, {order}, which must be that of "
-                f'data_source.classes, {list(self.classes)}: set '
-                'data_source.classes to it.'
+                f"'categories' in {first.path}, {order}: set data_source.classes, "
+                f'{list(self.classes)}, to it.'
             )
 
 
 # Every data set of every stage reads the same files.
 @functools.lru_cache(maxsize=16)
 def _read(path: str, image_dir: str, changed: int) -> CocoFile:
-    """Read an annotation file; an unchanged file is read once per process.
-
-    Args:
-        path: Of the file.
-        image_dir: Put in front of file names.
-        changed: Time of its last change.
+    """Read an annotation file once until it is ``changed``.
 
     Raises:
         InputError: If it is no JSON file with lists of images and categories, or an
@@ -276,19 +229,17 @@ def _read(path: str, image_dir: str, changed: int) -> CocoFile:
         listed = content.get(key)
         if not isinstance(listed, list):
             raise bad(f'a list {key!r}', f'{type(listed).__name__} there')
-        seen = [set() for _ in types]
+        seen = set()
         for entry in listed:
             fields = entry if isinstance(entry, dict) else {}
-            values = [fields.get(name) for name in types]
-            for (name, kind), value in zip(types.items(), values, strict=True):
-                if type(value) is not kind:
-                    raise bad(f'{key} with {name!r}, {kind.__name__}', entry)
-            if key != 'annotations':
-                for known, value in zip(seen, values, strict=True):
-                    if value in known:
-                        raise bad(f'each of the {key} once', f'{value!r} twice')
-                    known.add(value)
-            yield *values, entry
+            values = [(name, fields.get(name)) for name in types]
+            for name, value in values:
+                if type(value) is not types[name]:
+                    raise bad(f'{key} with {name!r}, {types[name].__name__}', entry)
+                if key != 'annotations' and (name, value) in seen:
+                    raise bad(f'each of the {key} once', f'{value!r} twice')
+            seen.update(values)
+            yield *(value for _, value in values), entry
 
     try:
         content = json.loads(Path(path).read_bytes())
@@ -297,11 +248,10 @@ def _read(path: str, image_dir: str, changed: int) -> CocoFile:
         raise bad('JSON', error) from None
     if not isinstance(content, dict):
         raise bad('an object', type(content).__name__)
-    categories = {}
+    categories, images = {}, {}
     if 'categories' in content:
-        for number, name, _ in entries('categories', id=int, name=str):
-            categories[number] = name
-    images = {}
+        triples = entries('categories', id=int, name=str)
+        categories = {number: name for number, name, _ in triples}
     for number, file_name, entry in entries('images', id=int, file_name=str):
         image_id = osp.normpath(osp.join(image_dir, file_name))
         leads_out = osp.isabs(image_id) or image_id.split(os.sep)[0] == '..'
@@ -309,9 +259,8 @@ def _read(path: str, image_dir: str, changed: int) -> CocoFile:
             raise bad('each file_name once, a path below data_root', file_name)
         size = entry.get('width'), entry.get('height')
         is_size = all(type(side) is int and side > 0 for side in size)
-        images[check_image_id(image_id, path)] = CocoImage(
-            number, size if is_size else None
-        )
+        image = CocoImage(number, size if is_size else None)
+        images[check_image_id(image_id, path)] = image
     annotations = None
     if content.get('annotations') is not None:
         annotations = {image.number: [] for image in images.values()}

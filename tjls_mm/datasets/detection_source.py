@@ -13,30 +13,25 @@ from PIL import Image, ImageOps
 from tjls_mm.datasets.image_checks import image_size
 from tjls_mm.datasets.image_source import ImageSource, check_names
 from tjls_mm.errors import InputError
+from tjls_mm.registry import type_name
 
 FLAGS = ('with_bbox', 'with_label', 'with_mask', 'with_seg', '_scope_')
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object of an annotation.
+    """One object of an annotation."""
 
-    Attributes:
-        name: Class name.
-        bbox: xyxy in pixels, the first being 0, as mmdet's own data set of the
-            format has it.
-        ignore: Neither trained on nor evaluated.
-        written: The box as the annotation has it, for messages and checks.
-    """
-
-    name: str
+    name: str  # of its class
+    # xyxy in pixels, the first being 0, as mmdet's own data set of the format has it.
     bbox: tuple[float, float, float, float]
-    ignore: bool
+    ignore: bool  # neither trained on nor evaluated
+    # As the annotation has it, for messages and checks.
     written: tuple[float, float, float, float]
 
 
 class DetectionSource(ImageSource):
-    """Images with boxes; a format is a subclass that answers four questions.
+    """Images with boxes; a format says which images, files and instances there are.
 
     Args:
         data_root: Folder of the data set.
@@ -65,12 +60,8 @@ class DetectionSource(ImageSource):
         self.bad_boxes = bad_boxes
 
     @abstractmethod
-    def image_path(self, image_id: str) -> str:
-        """Path of an image."""
-
-    @abstractmethod
     def instances(self, image_id: str) -> Sequence[Instance]:
-        """Objects of an image, whatever their class.
+        """Objects of an image in order, whatever their class.
 
         The only method that opens an annotation.
 
@@ -93,11 +84,9 @@ class DetectionSource(ImageSource):
         return f'the annotation of {image_id}'
 
     def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
-        """What is wrong with a box, or None.
+        """What is wrong with a box in an image of (width, height) pixels, or None.
 
-        Args:
-            box: May leave its image by a pixel: tools round.
-            size: (width, height) of the image in pixels.
+        It may leave the image by a pixel: tools round.
         """
         x1, y1, x2, y2 = box.bbox
         # Also true for NaN. mmdet skips boxes below a pixel.
@@ -115,19 +104,14 @@ class DetectionSource(ImageSource):
         size = self.image_size(image_id)
         return [box for box in found if not self.box_problem(box, size)]
 
-    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
-        """See ``ImageSource``."""
-        return {image_id: self.image_path(image_id) for image_id in image_ids}
-
     def open_image(self, image_id: str) -> Image.Image:
-        """An image to look at, upright."""
         with Image.open(self.image_path(image_id)) as image:
             # A gallery is no place for megapixels.
             image.draft('RGB', (256, 256))
             return ImageOps.exif_transpose(image).convert('RGB')
 
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
-        """See ``ImageSource``: also unknown classes, and bad boxes with 'error'."""
+        """Also of unknown classes, and of bad boxes where these are an error."""
         for image_id in image_ids:
             try:
                 boxes = self.instances(image_id)
@@ -164,51 +148,45 @@ class DetectionSource(ImageSource):
         return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
 
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
-        """The pipeline with empty annotations in place of loaded ones."""
+        """As a copy, with empty annotations in place of loaded ones."""
         return _replace_loading(pipeline or [], with_empty=True)
 
     def score_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
-        """The pipeline without the loading of annotations."""
+        """As a copy, without the loading of annotations."""
         return _replace_loading(pipeline or [], with_empty=False)
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """See ``ImageSource``: CocoMetric needs boxes from somewhere."""
+        """CocoMetric needs boxes from somewhere."""
         for part in ('val', 'test'):
             evaluators = cfg.get(f'{part}_evaluator') or []
+            dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset') or {}
             for one in [evaluators] if isinstance(evaluators, dict) else evaluators:
-                if _name(one) != 'CocoMetric':
+                if type_name(one) != 'CocoMetric':
                     continue
-                dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset') or {}
+                keys = [t.get('meta_keys') or () for t in dataset.get('pipeline') or []]
                 if one.get('ann_file') is not None:
                     yield from self.ann_file_problems(part, one['ann_file'])
-                elif not any(
-                    'instances' in (transform.get('meta_keys') or ())
-                    for transform in dataset.get('pipeline') or []
-                ):
+                elif not any('instances' in names for names in keys):
                     yield (
                         f'{part}_evaluator: CocoMetric without ann_file takes boxes '
-                        "from the samples: add 'instances' to meta_keys of "
-                        f'PackDetInputs in {part}_dataloader.dataset.pipeline.'
+                        f'from the samples: {add_instances(part)}.'
                     )
 
     def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
-        """Messages on an ``ann_file`` of CocoMetric.
-
-        Args:
-            part: 'val' or 'test'.
-            ann_file: As configured.
-        """
+        """Messages on the ``ann_file`` that CocoMetric has for 'val' or 'test'."""
         yield (
             f'{part}_evaluator.ann_file={ann_file!r}: images of '
-            f"{type(self).__name__} have other ids. Set it to None and add 'instances' "
-            f'to meta_keys of PackDetInputs in {part}_dataloader.dataset.pipeline.'
+            f'{type(self).__name__} have other ids. Set it to None and '
+            f'{add_instances(part)}.'
         )
 
 
-def _name(cfg) -> str:
-    """Class name of a config's type, which may be a class or have a scope."""
-    kind = cfg.get('type')
-    return str(getattr(kind, '__name__', kind)).split('.')[-1]
+def add_instances(part: str) -> str:
+    """Advice that gives evaluators of 'val' or 'test' boxes from the samples."""
+    return (
+        "add 'instances' to meta_keys of PackDetInputs in "
+        f'{part}_dataloader.dataset.pipeline'
+    )
 
 
 def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:
@@ -218,16 +196,14 @@ def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:
             inner = _replace_loading(transform, with_empty)
             # TestTimeAug combines lists, and an empty one with none.
             result += [inner] if inner or not transform else []
-        elif _name(transform) != 'LoadAnnotations':
+        elif type_name(transform) != 'LoadAnnotations':
             transform = copy.deepcopy(transform)
-            if 'instances' in (transform.get('meta_keys') or ()):
+            keys = transform.get('meta_keys') or ()
+            if 'instances' in keys:
                 # Some versions of PackDetInputs insist on every key.
-                keys = transform['meta_keys']
                 transform['meta_keys'] = [key for key in keys if key != 'instances']
-            if transform.get('transforms'):
-                transform['transforms'] = _replace_loading(
-                    transform['transforms'], with_empty
-                )
+            if inner := transform.get('transforms'):
+                transform['transforms'] = _replace_loading(inner, with_empty)
             result.append(transform)
         elif with_empty:
             scope = 'mmdet.' if str(transform['type']).startswith('mmdet.') else ''

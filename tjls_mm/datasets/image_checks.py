@@ -4,19 +4,13 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tjls_mm.errors import InputError
 from tjls_mm.progress import progress
 
 _EXIF_ORIENTATION = 0x0112
-_UNREADABLE = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-)
+_UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -53,24 +47,17 @@ def image_problem(path: str) -> str | None:
 
 
 def unusable_images(paths: Mapping[str, str], where: str) -> Iterator[str]:
-    """Decode every image once, in threads.
-
-    Args:
-        paths: image_id to path.
-        where: Names the images in the message.
+    """Decode every image of ``paths``, image_id to path, once, in threads.
 
     Yields:
-        One message, if there is one that is missing, empty or unreadable: names the
+        One message on those that are missing, empty or unreadable, if any: names the
         first five and counts the rest.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(image_problem, paths.values())
         results = progress(results, 'Checking images', len(paths), bool(paths))
-        bad = [
-            f'  {path} {problem}'
-            for path, problem in zip(paths.values(), results, strict=True)
-            if problem
-        ]
+        pairs = zip(paths.values(), results, strict=True)
+        bad = [f'  {path} {problem}' for path, problem in pairs if problem]
     if bad:
         more = f'\n  and {len(bad) - 5} more' if len(bad) > 5 else ''
         yield (

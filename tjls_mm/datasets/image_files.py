@@ -3,7 +3,7 @@
 import functools
 import os
 import os.path as osp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,10 +11,10 @@ import mmcv
 import numpy as np
 
 from tjls_mm.datasets.cls_source import ClsImageSource, spread_channels
-from tjls_mm.datasets.image_source import check_image_id, check_names, check_root
+from tjls_mm.datasets.image_source import check_image_id, check_names, time_of_change
 from tjls_mm.errors import InputError
 from tjls_mm.files import write_text
-from tjls_mm.image_ids import image_path, split_lines
+from tjls_mm.image_ids import split_lines
 from tjls_mm.registry import IMAGE_SOURCES
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -25,22 +25,13 @@ class _ImageFiles(ClsImageSource):
     def __init__(self, data_root: str, channels: int) -> None:
         super().__init__(channels)
         self.data_root = data_root
-        check_root(
-            data_root,
-            'Unpack the data there, or name another place: --cfg-options '
-            'data_source.data_root=PATH',
-        )
-
-    def image_path(self, image_id: str) -> str:
-        """Path of an image."""
-        return image_path(self.data_root, '{image_id}', image_id)
+        self._check_root()
 
     def entry(self, image_id: str) -> dict:
-        """Path of an image, for transforms that load it."""
         return {'img_path': self.image_path(image_id)}
 
     def load_image(self, image_id: str) -> np.ndarray:
-        """Pixels as mmcv's LoadImageFromFile decodes them, RGB or grey."""
+        """As mmcv's LoadImageFromFile decodes it."""
         flag = 'color' if self.channels == 3 else 'grayscale'
         path = self.image_path(image_id)
         try:
@@ -53,10 +44,6 @@ class _ImageFiles(ClsImageSource):
                 'it to PNG or JPEG with 8 bits per channel.'
             ) from None
 
-    def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
-        """See ``ImageSource``."""
-        return {image_id: self.image_path(image_id) for image_id in image_ids}
-
     def write_annotation_lists(
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
     ) -> None:
@@ -65,9 +52,9 @@ class _ImageFiles(ClsImageSource):
         ``labelled_annotations.txt`` holds lines of ``path label``,
         ``pool_annotations.txt`` paths only (``with_label=False``).
         """
-        for name, ids in image_ids.items():
-            with_label = name == 'labelled'
-            lines = [f'{i} {self.label(i)}' if with_label else i for i in ids]
+        for name, lines in image_ids.items():
+            if name == 'labelled':
+                lines = [f'{image_id} {self.label(image_id)}' for image_id in lines]
             text = ''.join(f'{line}\n' for line in lines)
             write_text(folder / f'{name}_annotations.txt', text)
 
@@ -99,10 +86,8 @@ class ImageFolders(_ImageFiles):
         extensions: Sequence[str] = EXTENSIONS,
     ) -> None:
         super().__init__(data_root, channels)
-        self.pool_dirs, self.test_dirs = (
-            [osp.normpath(name) for name in check_names(setting, names)]
-            for setting, names in (('pool_dirs', pool_dirs), ('test_dirs', test_dirs))
-        )
+        self.pool_dirs = [*map(osp.normpath, check_names('pool_dirs', pool_dirs))]
+        self.test_dirs = [*map(osp.normpath, check_names('test_dirs', test_dirs))]
         self.dirs = {'pool': self.pool_dirs, 'test': self.test_dirs}
         self.extensions = tuple(extension.lower() for extension in extensions)
         self._check_dirs()
@@ -120,51 +105,38 @@ class ImageFolders(_ImageFiles):
                         f'root {self.data_root}.'
                     )
                 if not osp.isdir(osp.join(self.data_root, name)):
-                    found = sorted(
-                        entry.name
-                        for entry in os.scandir(self.data_root)
-                        if entry.is_dir() and not entry.name.startswith('.')
-                    )
+                    found = ', '.join(_visible_folders(self.data_root))
                     raise InputError(
                         f'{osp.join(self.data_root, name)} does not exist: '
                         f'data_source.{split}_dirs names {name!r}. Found folders: '
-                        f'{", ".join(found) or "none"}.'
+                        f'{found or "none"}.'
                     )
 
     def _class_folders(self, name: str) -> list[str]:
-        folder = osp.join(self.data_root, name)
-        others = {d for dirs in self.dirs.values() for d in dirs}
-        return sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            # With '.' the folders of other splits may lie beside the classes.
-            if entry.is_dir()
-            and not entry.name.startswith('.')
-            and osp.normpath(osp.join(name, entry.name)) not in others
-        )
+        found = _visible_folders(osp.join(self.data_root, name))
+        # With '.' the folders of other splits may lie beside the classes.
+        others = self.pool_dirs + self.test_dirs
+        return [c for c in found if osp.normpath(osp.join(name, c)) not in others]
 
     def _find_classes(self) -> list[str]:
         found = {
             split: {c for name in dirs for c in self._class_folders(name)}
             for split, dirs in self.dirs.items()
         }
-        never = sorted(found['test'] - found['pool'])
-        if never:
+        if never := found['test'] - found['pool']:
             raise InputError(
-                f'{self.data_root}: {self.dirs["test"]} hold a folder {never[0]!r}, '
-                f'but no training image can be of class {never[0]!r}, which no folder '
-                f'in {self.dirs["pool"]} is called. Rename the folder, or name the '
-                'classes in data_source.classes.'
+                f'{self.data_root}: no training image can be of class {min(never)!r}, '
+                f'a folder in {self.test_dirs} but not in {self.pool_dirs}. Rename it, '
+                'or name the classes in data_source.classes.'
             )
         if not found['pool']:
             raise InputError(
-                f'{osp.join(self.data_root, self.dirs["pool"][0])} holds no class '
+                f'{osp.join(self.data_root, self.pool_dirs[0])} holds no class '
                 'folders: expected <class>/<image> in it.'
             )
         return sorted(found['pool'])
 
     def list_images(self, split: str) -> list[str]:
-        """Sorted image_ids of a split (see ``ImageSource``)."""
         image_ids = []
         missing = set(self.classes) if split == 'pool' else set()
         for name in self.dirs[split]:
@@ -180,9 +152,7 @@ class ImageFolders(_ImageFiles):
                 image_ids += found
                 if found:
                     missing.discard(class_name)
-            loose = [
-                entry.name for entry in os.scandir(folder) if self._is_image(entry.name)
-            ]
+            loose = [name for name in os.listdir(folder) if self._is_image(name)]
             if loose:
                 raise InputError(
                     f'{osp.join(folder, min(loose))} ({len(loose)} such files) is in '
@@ -191,15 +161,10 @@ class ImageFolders(_ImageFiles):
         if missing:
             raise InputError(
                 f'{self.data_root}: no image of class {min(missing)!r} in '
-                f'{self.dirs["pool"]}. Image files end in '
-                f'{", ".join(self.extensions)} (data_source.extensions).'
+                f'{self.pool_dirs}. Image files end in {", ".join(self.extensions)} '
+                '(data_source.extensions).'
             )
-        if len(set(image_ids)) < len(image_ids):
-            raise InputError(
-                f'data_source.{split}_dirs {self.dirs[split]} overlap: name each '
-                'folder once.'
-            )
-        return sorted(image_ids)
+        return self._sorted_ids(image_ids, f'{split}_dirs')
 
     def _is_image(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not name.startswith('.')
@@ -213,10 +178,10 @@ class ImageFolders(_ImageFiles):
         return [check_image_id(image_id, self.data_root) for image_id in ids]
 
     def label(self, image_id: str) -> int:
-        """Class of an image: the name of its class folder."""
+        """The class that the image's folder is called after."""
         # The longest folder first: 'real/a' before 'real'.
-        dirs = sorted({d for dirs in self.dirs.values() for d in dirs}, key=len)
-        for name in reversed(dirs):
+        dirs = sorted({*self.pool_dirs, *self.test_dirs}, key=len, reverse=True)
+        for name in dirs:
             prefix = '' if name == '.' else f'{name}{os.sep}'
             if image_id.startswith(prefix):
                 class_name = image_id.removeprefix(prefix).split(os.sep)[0]
@@ -225,6 +190,11 @@ class ImageFolders(_ImageFiles):
         raise InputError(
             f'{image_id!r} lies in no class folder of {dirs} below {self.data_root}.'
         )
+
+
+def _visible_folders(path: str) -> list[str]:
+    entries = (e for e in os.scandir(path) if not e.name.startswith('.'))
+    return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def _raise(error: OSError) -> None:
@@ -265,33 +235,22 @@ class ImageLists(_ImageFiles):
 
     def _read(self, name: str) -> Mapping[str, int]:
         path = osp.join(self.data_root, name)
-        try:
-            changed = os.stat(path).st_mtime_ns
-        except FileNotFoundError:
-            raise InputError(
-                f'Annotation file {path} does not exist: data_source names {name!r}.'
-            ) from None
+        missing = f'Annotation file {path} does not exist: data_source names {name!r}.'
+        changed = time_of_change(path, missing)
         return read_annotation_file(path, self.image_dir, len(self.classes), changed)
 
     def list_images(self, split: str) -> list[str]:
-        """Sorted image_ids of a split (see ``ImageSource``); labels are dropped."""
         image_ids = [i for name in self.files[split] for i in self._read(name)]
-        if len(set(image_ids)) < len(image_ids):
-            raise InputError(
-                f'data_source.{split}_files {self.files[split]} name images twice: '
-                'name each image in one file only.'
-            )
         for image_id in image_ids:
             self.image_path(image_id)  # raises where it leads out of the root
-        return sorted(image_ids)
+        return self._sorted_ids(image_ids, f'{split}_files')
 
     def label(self, image_id: str) -> int:
-        """Class of an image, from the file that names it."""
-        for names in self.files.values():
-            for name in names:
-                label = self._read(name).get(image_id)
-                if label is not None:
-                    return label
+        """The class in the file that names the image."""
+        for name in self.pool_files + self.test_files:
+            label = self._read(name).get(image_id)
+            if label is not None:
+                return label
         raise InputError(
             f'{image_id!r} is in none of the annotation files of data_source: '
             f'{self.files}.'
@@ -303,19 +262,10 @@ class ImageLists(_ImageFiles):
 def read_annotation_file(
     path: str, image_dir: str, n_classes: int, changed: int
 ) -> Mapping[str, int]:
-    """Read ``path label`` lines; an unchanged file is read once per process.
-
-    Args:
-        path: Of the file.
-        image_dir: Put in front of its paths.
-        n_classes: ``K``; labels are in [0, K).
-        changed: Time of its last change.
-
-    Returns:
-        image_id to label.
+    """Labels in [0, ``n_classes``) by image_id; read once until a file is ``changed``.
 
     Raises:
-        InputError: If a line has other columns, a label is out of range, or an
+        InputError: If a line is not ``path label``, a label is out of range, or an
             image is named twice; says the line.
     """
     labels: dict[str, int] = {}
@@ -333,8 +283,8 @@ def read_annotation_file(
             )
         if int(label) >= n_classes:
             raise InputError(
-                f'{where}: label {label} is out of range: data_source.classes names '
-                f'{n_classes} classes, so labels are 0 to {n_classes - 1}.'
+                f'{where}: label {label} is out of range: data_source.classes allow '
+                f'0 to {n_classes - 1}.'
             )
         image_id = osp.normpath(osp.join(image_dir, name.strip()))
         if image_id in labels:

@@ -1,7 +1,9 @@
 """The interface between the stage loop and data sets on disk."""
 
+import collections
 import copy
 import inspect
+import os
 import os.path as osp
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ from PIL.Image import Image
 
 from tjls_mm.datasets.image_checks import unusable_images
 from tjls_mm.errors import InputError
+from tjls_mm.image_ids import image_path
 
 
 class ImageSource(ABC):
@@ -41,13 +44,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:
-        """image_ids of a split; labels that lie beside them are not passed on.
+        """Sorted image_ids of 'pool' (labelled and pool together) or of 'test'.
 
-        Args:
-            split: 'pool' (labelled and pool together) or 'test'.
-
-        Returns:
-            Sorted ids.
+        Labels that lie beside them are not passed on.
 
         Raises:
             InputError: If files are missing or an id occurs twice.
@@ -57,17 +56,16 @@ class ImageSource(ABC):
     def open_image(self, image_id: str) -> Image:
         """An image to look at."""
 
-    @abstractmethod
+    def image_path(self, image_id: str) -> str:
+        """Path of an image."""
+        return image_path(self.data_root, '{image_id}', image_id)
+
     def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
         """image_id to path; empty where images have no files of their own."""
+        return {image_id: self.image_path(image_id) for image_id in image_ids}
 
     def image_problems(self, split: str, image_ids: Iterable[str]) -> Iterator[str]:
-        """Decode images once, with a progress bar; yields a message on unusable ones.
-
-        Args:
-            split: 'pool' or 'test', for the message.
-            image_ids: Of the images.
-        """
+        """Decode images once, with a progress bar; a message names unusable ones."""
         where = f'the {split} set ({self.data_root})'
         yield from unusable_images(self.image_files(image_ids), where)
 
@@ -75,20 +73,14 @@ class ImageSource(ABC):
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
         """Open the annotations of images that are trained on or evaluated.
 
-        Args:
-            image_ids: Of the images.
-            what: They are 'labelled', 'test' or 'selected', for the message.
-
         Yields:
-            A message on each annotation that is missing or wrong.
+            A message on each annotation that is missing or wrong; ``what`` says in it
+            whether images are 'labelled', 'test' or 'selected'.
         """
 
     @abstractmethod
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """What was labelled, per class.
-
-        Args:
-            image_ids: Of labelled images.
 
         Returns:
             ``images``: class to images that show it. A task with several objects
@@ -98,12 +90,7 @@ class ImageSource(ABC):
     def write_annotation_lists(  # noqa: B027  most have none
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
     ) -> None:
-        """Write lists for the data sets of mmdet or mmpretrain, where they have any.
-
-        Args:
-            folder: Of the stage.
-            image_ids: 'labelled' and 'pool' to their ids.
-        """
+        """Write 'labelled' and 'pool' as data sets of mmdet or mmpretrain list them."""
 
     def labelled_dataset(self, list_file: str) -> dict:
         """Config of the data set that opens the annotations of a list's images."""
@@ -127,30 +114,33 @@ class ImageSource(ABC):
         return copy.deepcopy(list(pipeline or []))
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """Look for parts of a stage's config that do not fit the images.
+        """Messages on parts of a stage's derived config that do not fit the images.
 
-        Args:
-            cfg: Derived config of a stage.
-            uses_pool: Whether training reads pool images.
-
-        Yields:
-            A message on each.
+        With ``uses_pool`` training reads pool images.
         """
         yield from ()
 
+    def _check_root(self, advice: str = 'Unpack the data there.') -> None:
+        if not osp.isdir(self.data_root):
+            raise InputError(
+                f'The data root {self.data_root} does not exist. {advice} Another '
+                'place: --cfg-options data_source.data_root=PATH'
+            )
 
-def check_root(data_root: str, advice: str) -> None:
-    """Raise an InputError with the advice if the folder is missing."""
-    if not osp.isdir(data_root):
-        raise InputError(f'The data root {data_root} does not exist. {advice}')
+    def _sorted_ids(self, image_ids: list[str], setting: str) -> list[str]:
+        """Sorted image_ids of what a setting names; an id in two of these raises."""
+        twice = [i for i, count in collections.Counter(image_ids).items() if count > 1]
+        if twice:
+            raise InputError(
+                f'{twice[0]!r} is in more than one of data_source.{setting} '
+                f'{getattr(self, setting)} ({len(twice)} such ids): they overlap. Name '
+                'each image in one only.'
+            )
+        return sorted(image_ids)
 
 
 def check_names(setting: str, value) -> list[str]:
-    """A list of different names as given in a config.
-
-    Args:
-        setting: Of ``data_source``.
-        value: What it was set to.
+    """The names that a setting of ``data_source`` lists.
 
     Raises:
         InputError: If it is a string, empty, or names something twice.
@@ -166,11 +156,7 @@ def check_names(setting: str, value) -> list[str]:
 
 
 def check_image_id(image_id: str, where: str) -> str:
-    """An image_id that a list file can hold.
-
-    Args:
-        image_id: From the name of a file.
-        where: It was found.
+    """The image_id, found in a place, that a list file can hold.
 
     Raises:
         InputError: If it has characters that cannot be printed, or blanks around it.
@@ -181,3 +167,15 @@ def check_image_id(image_id: str, where: str) -> str:
             'in UTF-8 without blanks around it. Rename it.'
         )
     return image_id
+
+
+def time_of_change(path: str, missing: str) -> int:
+    """When a file changed last: until then it need not be read again.
+
+    Raises:
+        InputError: With the message ``missing``, if there is no such file.
+    """
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        raise InputError(missing) from None

@@ -1,6 +1,7 @@
 """Which images make up training batch k."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -55,9 +56,8 @@ class JointBatchSampler:
         stage: int = 0,
     ) -> None:
         if composition not in ('mixed', 'pure'):
-            raise ValueError(
-                f"composition must be 'mixed' or 'pure', got {composition!r}"
-            )
+            allowed = "'mixed' or 'pure'"
+            raise ValueError(f'composition must be {allowed}, got {composition!r}')
         if update not in ('joint', 'alternate'):
             raise ValueError(f"update must be 'joint' or 'alternate', got {update!r}")
         if pool_ratio <= 0:
@@ -78,11 +78,10 @@ class JointBatchSampler:
         self._unique = False
 
     def start_at(self, iteration: int, unique: bool = False) -> None:
-        """Let the next iterator begin at an iteration.
+        """Let the next iterator begin after so many iterations.
 
-        Args:
-            iteration: Number of iterations done; of batches, with ``unique``.
-            unique: Serve every batch once, for a loop that repeats it itself.
+        With ``unique`` these are batches, and each is served once, for a loop that
+        repeats it itself.
         """
         self._start, self._unique = iteration, unique
 
@@ -98,17 +97,12 @@ class JointBatchSampler:
         return -(-self.n_labelled // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        iteration = self._start
-        while True:
+        for iteration in itertools.count(self._start):
             number = iteration if self._unique else self.batch_number(iteration)
             yield self.batch(number)
-            iteration += 1
 
     def batch(self, number: int) -> list[tuple[int, int]]:
-        """This process's part of a batch.
-
-        Args:
-            number: Number of the batch in the stage, from 0.
+        """This process's part of a batch, which the stage counts from 0.
 
         Returns:
             (index into the JointDataset, seed of the transforms) per image.
@@ -123,44 +117,33 @@ class JointBatchSampler:
         if self.composition == 'mixed':
             images += self._pool(number * total, total)
             # With a fixed layout an image's slot would tell its membership.
-            rows = generator(
-                self.seed, self.stage, 'order', number, self.rank
-            ).permutation([*rows, *(row + total for row in rows)])
+            rng = generator(self.seed, self.stage, 'order', number, self.rank)
+            rows = rng.permutation([*rows, *(row + total for row in rows)])
         return [
             (images[row], derive_seed(self.seed, self.stage, 'sample', number, row))
             for row in map(int, rows)
         ]
 
     def _labelled(self, start: int, count: int) -> list[int]:
-        return [
-            int(
-                _pass_order(self.seed, self.stage, 'labelled', turn, self.n_labelled)[i]
-            )
-            for turn, i in _positions(start, count, self.n_labelled)
-        ]
+        stream = self._stream('labelled', self.n_labelled, start, count)
+        return [int(row) for _, row in stream]
 
     def _pool(self, start: int, count: int) -> list[int]:
-        return [
-            self.n_labelled + int(self._pool_subset(turn)[order[i]])
-            for turn, i in _positions(start, count, self.pool_size)
-            for order in [
-                _pass_order(self.seed, self.stage, 'pool', turn, self.pool_size)
-            ]
-        ]
+        stream = self._stream('pool', self.pool_size, start, count)
+        return [self.n_labelled + int(self._pool_subset(t)[row]) for t, row in stream]
+
+    def _stream(self, part: str, length: int, start: int, count: int) -> Iterator:
+        """(pass, row) of a stretch of an endless stream of shuffled passes."""
+        for position in range(start, start + count):
+            turn, i = divmod(position, length)
+            yield turn, _pass_order(self.seed, self.stage, part, turn, length)[i]
 
     def _pool_subset(self, turn: int) -> np.ndarray:
         draw = turn if self.redraw_pool else 0
         return _subset(self.seed, self.stage, draw, self.n_pool, self.pool_size)
 
     def pool_images_seen(self, n_batches: int) -> set[int]:
-        """Positions in the pool that the first batches of a stage contain.
-
-        Args:
-            n_batches: How many batches, of all processes together.
-
-        Returns:
-            Positions in [0, n_pool).
-        """
+        """Positions, in [0, n_pool), that the stage's first batches of all hold."""
         if self.composition == 'plain':
             return set()
         count = n_batches // 2 if self.composition == 'pure' else n_batches
@@ -168,11 +151,6 @@ class JointBatchSampler:
         if not self.redraw_pool and count >= self.pool_size:
             return set(map(int, self._pool_subset(0)))
         return {i - self.n_labelled for i in self._pool(0, count)}
-
-
-def _positions(start: int, count: int, length: int) -> Iterator[tuple[int, int]]:
-    """(pass, position in the pass) of a stretch of an endless stream."""
-    return (divmod(i, length) for i in range(start, start + count))
 
 
 @functools.lru_cache(maxsize=8)

@@ -39,35 +39,28 @@ class JointDataset:
         self.full_init()
         self.held_out = frozenset(read_image_ids(held_out) if held_out else ())
         if self.held_out:
-            known = {
-                _image_id(self.labelled.get_data_info(i))
-                for i in range(self.n_labelled)
-            }
-            unknown = sorted(self.held_out - known)
+            infos = map(self.labelled.get_data_info, range(self.n_labelled))
+            unknown = sorted(self.held_out - set(map(_image_id, infos)))
             if unknown:
                 raise InputError(
                     f'{held_out}: expected labelled image_ids, found {unknown[:3]}.'
                 )
 
     def full_init(self) -> None:
-        """Load the lists of both parts."""
         self.labelled.full_init()
         if self.pool is not None:
             self.pool.full_init()
 
     @property
     def metainfo(self) -> dict:
-        """Of the labelled part."""
         return self.labelled.metainfo
 
     @property
     def n_labelled(self) -> int:
-        """Number of labelled images."""
         return len(self.labelled)
 
     @property
     def n_pool(self) -> int:
-        """Number of pool images."""
         return 0 if self.pool is None else len(self.pool)
 
     def __len__(self) -> int:
@@ -80,10 +73,7 @@ class JointDataset:
         return {**info, **self._facts(part, _image_id(info))}
 
     def __getitem__(self, index: int | tuple[int, int]) -> Mapping:
-        """One transformed sample.
-
-        Args:
-            index: Position, or (position, seed of the transforms).
+        """One transformed sample, by its position or (position, seed of transforms).
 
         Returns:
             What the part's pipeline returns, the image's facts added to the metainfo
@@ -108,10 +98,9 @@ class JointDataset:
                 sample = part.pipeline(info)
         if sample is None:
             raise RuntimeError(
-                f'The training pipeline dropped image {image_id}. Labelled images '
-                'are paid for and pool images are chosen by seed, so none is '
-                'replaced: let the transforms keep every image (in detection, those '
-                'without boxes too: FilterAnnotations(keep_empty=False)).'
+                f'The training pipeline dropped image {image_id}; none is replaced: '
+                'let the transforms keep every image (in detection, those without '
+                'boxes too: FilterAnnotations(keep_empty=False)).'
             )
         sample['data_samples'].set_metainfo(self._facts(part, image_id))
         return sample

@@ -41,7 +41,6 @@ class BoxBlindRandomCrop(BaseTransform):
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
-        """Crop the image and what lies on it."""
         if np.random.rand() >= self.prob:
             return results
         height, width = results['img'].shape[:2]
@@ -58,9 +57,7 @@ class BoxBlindRandomCrop(BaseTransform):
         if boxes is None:
             return results
         centres = boxes.centers.numpy()
-        inside = (centres >= [left, top]).all(1) & (centres < [left + w, top + h]).all(
-            1
-        )
+        inside = ((centres >= [left, top]) & (centres < [left + w, top + h])).all(1)
         boxes = boxes[inside]
         boxes.translate_([-left, -top])
         boxes.clip_([h, w])

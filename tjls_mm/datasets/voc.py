@@ -2,16 +2,15 @@
 
 import collections
 import functools
-import os
 import os.path as osp
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, parse
 
 from mmdet.datasets import VOCDataset
 
 from tjls_mm.datasets.detection_source import DetectionSource, Instance
-from tjls_mm.datasets.image_source import check_names, check_root
+from tjls_mm.datasets.image_source import check_names, time_of_change
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
 from tjls_mm.registry import IMAGE_SOURCES
@@ -19,17 +18,9 @@ from tjls_mm.registry import IMAGE_SOURCES
 HOW_TO_GET_DATA = (
     'PASCAL VOC unpacks to {root}/VOC2007 and {root}/VOC2012, each with '
     'JPEGImages, Annotations and ImageSets/Main. To try without it, draw the demo '
-    'data set (python tools/make_demo_data.py) and run configs/demo_tjls.py. '
-    'Another place: --cfg-options data_source.data_root=PATH'
+    'data set (python tools/make_demo_data.py) and run configs/demo_tjls.py.'
 )
-_NOT_AN_ANNOTATION = (
-    ET.ParseError,
-    ArithmeticError,
-    AttributeError,
-    OSError,
-    TypeError,
-    ValueError,
-)
+_BAD_XML = (ParseError, ArithmeticError, AttributeError, OSError, TypeError, ValueError)
 
 
 @IMAGE_SOURCES.register_module()
@@ -42,9 +33,8 @@ class VOCFiles(DetectionSource):
 
     Args:
         data_root: Folder of the data set.
-        pool_sets: Image sets whose images are labelled or pool, as
-            ``'VOC2007/trainval'`` for
-            ``VOC2007/ImageSets/Main/trainval.txt``, or ``'trainval'``.
+        pool_sets: Image sets whose images are labelled or pool, ``'VOC2007/trainval'``
+            for ``VOC2007/ImageSets/Main/trainval.txt``, or ``'trainval'``.
         test_sets: Image sets to evaluate on.
         classes: Class names in order. Defaults to the 20 of VOC.
         ignore_classes: Names in annotations that are no classes and no mistakes.
@@ -70,12 +60,10 @@ class VOCFiles(DetectionSource):
         self.img_suffix = img_suffix
 
     def list_images(self, split: str) -> list[str]:
-        """image_ids of a split, from its image sets (see ``ImageSource``)."""
         root = self.data_root
-        check_root(root, HOW_TO_GET_DATA.format(root=root.rstrip('/')))
-        sets = self.pool_sets if split == 'pool' else self.test_sets
+        self._check_root(HOW_TO_GET_DATA.format(root=root.rstrip('/')))
         image_ids: list[str] = []
-        for image_set in sets:
+        for image_set in self.pool_sets if split == 'pool' else self.test_sets:
             part, _, name = image_set.rpartition('/')
             path = osp.join(root, part, 'ImageSets', 'Main', f'{name}.txt')
             if not osp.isfile(path):
@@ -84,17 +72,9 @@ class VOCFiles(DetectionSource):
                 )
             names = read_image_ids(path)
             image_ids += [f'{part}/{name}' if part else name for name in names]
-        counts = collections.Counter(image_ids)
-        twice = [image_id for image_id, count in counts.items() if count > 1]
-        if twice:
-            raise InputError(
-                f'{twice[0]!r} is in more than one of the {split} sets {sets} '
-                f'({len(twice)} such ids): name each set once.'
-            )
-        return sorted(image_ids)
+        return self._sorted_ids(image_ids, f'{split}_sets')
 
     def image_path(self, image_id: str) -> str:
-        """Path of an image."""
         template = '{parent}/JPEGImages/{name}' + self.img_suffix
         return image_path(self.data_root, template, image_id)
 
@@ -103,29 +83,16 @@ class VOCFiles(DetectionSource):
         return image_path(self.data_root, '{parent}/Annotations/{name}.xml', image_id)
 
     def instances(self, image_id: str) -> tuple[Instance, ...]:
-        """Objects of an image in order; an unchanged file is read once per process.
-
-        Raises:
-            InputError: If the file is missing, no XML, or lacks a field.
-        """
+        """See ``DetectionSource``; an unchanged file is read once per process."""
         path = self.annotation_place(image_id)
-        try:
-            changed = os.stat(path).st_mtime_ns
-        except FileNotFoundError:
-            raise InputError(
-                f'{path} does not exist: every labelled and every test image needs an '
-                'annotation file, one without objects if nothing is in the image.'
-            ) from None
-        return _read_annotation(path, changed)
+        missing = (
+            f'{path} does not exist: every labelled and every test image needs an '
+            'annotation file, one without objects if nothing is in the image.'
+        )
+        return _read_annotation(path, time_of_change(path, missing))
 
     def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
-        """What is wrong with a box, or None.
-
-        Args:
-            box: As written the first pixel is 1; tools that count from 0 are
-                tolerated.
-            size: (width, height) of the image in pixels.
-        """
+        """As written the first pixel is 1; tools that count from 0 are tolerated."""
         x1, y1, x2, y2 = box.written
         if not (x2 > x1 and y2 > y1):
             return 'has no area'
@@ -150,15 +117,15 @@ class VOCFiles(DetectionSource):
 @functools.lru_cache(maxsize=100_000)
 def _read_annotation(path: str, changed: int) -> tuple[Instance, ...]:
     try:
-        return tuple(map(_read_object, ET.parse(path).getroot().findall('object')))
-    except _NOT_AN_ANNOTATION as e:
+        return tuple(map(_read_object, parse(path).getroot().findall('object')))
+    except _BAD_XML as e:
         raise InputError(
             f'{path} is not a VOC annotation: expected <object> entries with '
             f'<name> and <bndbox> of four numbers, found: {e}.'
         ) from None
 
 
-def _read_object(entry: ET.Element) -> Instance:
+def _read_object(entry: Element) -> Instance:
     sides = ('xmin', 'ymin', 'xmax', 'ymax')
     written = tuple(float(entry.find('bndbox').find(side).text) for side in sides)
     return Instance(
