@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import logging
 import shutil
 import sys
@@ -44,6 +45,9 @@ from tjls_mm.stage_record import StageRecord
 
 if TYPE_CHECKING:
     from tjls_mm.active.trial import Trial
+
+
+_RUNS = itertools.count(1)
 
 
 class Stage:
@@ -306,6 +310,9 @@ class Stage:
 def _build_runner(cfg: Config, console: str) -> Runner:
     # A Runner is full of reference cycles; the memory of the last would pile up.
     gc.collect()
+    if cfg.get('visualizer') is not None:
+        # Kept by name for as long as the process lives; its folder may be gone.
+        cfg.visualizer.name += f', run {next(_RUNS)}'
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if console == 'log':
