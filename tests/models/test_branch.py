@@ -5,6 +5,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from test_joint_cls_head import batch, build, losses, outputs_of, total
 
+from tjls_mm.errors import InputError
 from tjls_mm.models import Branch
 from tjls_mm.registry import MODELS
 
@@ -59,3 +60,13 @@ def test_turns_of_branches_with_and_without_the_pool():
     assert sampler.keys() == {'loss_sampler', 'sampler_acc'}
     together = total(task) + total(sampler)
     torch.testing.assert_close(total(losses(model, data, 'joint')), together)
+
+
+@pytest.mark.parametrize('name', ['loss_cls', 'loss_sampler'])
+def test_a_loss_that_would_replace_another_is_refused(name, monkeypatch):
+    branches = dict(brightness=dict(type='tjls_mm.Brightness'))
+    model = build(discriminator=True, branches=branches).train()
+    zero = model.head.fc.weight.sum()
+    monkeypatch.setattr(Brightness, 'loss', lambda *args: {name: zero})
+    with pytest.raises(InputError, match=f"Two losses are called '{name}'"):
+        losses(model, batch(labelled=4))

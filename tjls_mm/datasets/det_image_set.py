@@ -13,9 +13,8 @@ from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 class DetImageSet(BaseDetDataset):
     """mmdet's data set for image_ids of an image source; no image is left out.
 
-    An entry has ``img_path``, ``image_id``, mmdet's integer ``img_id``, ``height``
-    and ``width`` in pixels, ``is_labelled`` and, where annotations are opened,
-    ``instances``.
+    An entry has ``img_path``, ``image_id``, mmdet's integer ``img_id``, ``is_labelled``
+    and, where annotations are opened, ``height``, ``width`` (pixels), ``instances``.
 
     Args:
         ann_file: List of image_ids, one per line.
@@ -45,16 +44,14 @@ class DetImageSet(BaseDetDataset):
         label = {name: i for i, name in enumerate(self.source.classes)}
         entries = []
         for image_id in read_image_ids(self.ann_file):
-            width, height = self.source.image_size(image_id)
             entry = {
                 'img_path': self.source.image_path(image_id),
                 'img_id': self.source.img_id(image_id),
                 'image_id': image_id,
-                'height': height,
-                'width': width,
                 'is_labelled': self.with_annotations,
             }
             if self.with_annotations:
+                entry['width'], entry['height'] = self.source.image_size(image_id)
                 entry['instances'] = [
                     {
                         'bbox': list(box.bbox),

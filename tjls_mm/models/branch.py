@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from tjls_mm.errors import InputError
 from tjls_mm.registry import MODELS
 
 
@@ -83,6 +84,22 @@ class Branch(BaseModule):
         return {}
 
 
+def add_losses(losses: dict, more: dict) -> None:
+    """Add losses of a branch to those of the task and of other branches, in place.
+
+    Raises:
+        InputError: If a name is taken: one loss would silently replace the other.
+    """
+    twice = sorted(losses.keys() & more.keys())
+    if twice:
+        raise InputError(
+            f'Two losses are called {twice[0]!r}: expected a name of its own for every '
+            "loss. Rename it in the branch's loss(), or leave one of two equal "
+            'branches out of method.branches.'
+        )
+    losses.update(more)
+
+
 class JointLearner:
     """Mixin of a head that owns the task branch, a bottleneck and branches.
 
@@ -141,9 +158,10 @@ class JointLearner:
         for branch in self.branches.values():
             if branch.uses_pool:
                 if self.turn != 'task':
-                    losses.update(branch.loss(inputs, is_labelled, samples))
+                    add_losses(losses, branch.loss(inputs, is_labelled, samples))
             elif self.with_task and own:
-                losses.update(branch.loss(inputs.rows(rows), is_labelled[rows], own))
+                found = branch.loss(inputs.rows(rows), is_labelled[rows], own)
+                add_losses(losses, found)
         return losses
 
     def branch_outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor
 
-from tjls_mm.models.branch import BranchInputs, JointLearner, labelled_part
+from tjls_mm.models.branch import BranchInputs, JointLearner, add_losses, labelled_part
 from tjls_mm.registry import MODELS
 
 
@@ -62,7 +62,7 @@ class JointClsHead(JointLearner, LinearClsHead):
             losses.update(self._task_loss(features, data_samples, kwargs))
         if self.branches:
             inputs = self.branch_inputs(feats, features)
-            losses.update(self.branch_losses(inputs, data_samples))
+            add_losses(losses, self.branch_losses(inputs, data_samples))
         return losses
 
     def _task_loss(self, features, samples, kwargs) -> dict:

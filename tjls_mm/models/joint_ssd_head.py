@@ -10,7 +10,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from tjls_mm.models.branch import BranchInputs, JointLearner, labelled_part
+from tjls_mm.models.branch import BranchInputs, JointLearner, add_losses, labelled_part
 from tjls_mm.registry import MODELS
 
 
@@ -100,7 +100,7 @@ class JointSSDHead(JointLearner, SSDHead):
             conf = self.confidences(x)
         if self.branches:
             inputs = self.branch_inputs(x, conf)
-            losses.update(self.branch_losses(inputs, batch_data_samples))
+            add_losses(losses, self.branch_losses(inputs, batch_data_samples))
         return losses
 
     def _task_loss(self, conf, deltas, samples) -> dict:
