@@ -27,9 +27,9 @@ def fixed_shape_batches(
 ) -> list[list[int]]:
     """Rows of every batch of one process, all batches of one size.
 
-    Each process has a contiguous block of rows; blocks differ by one batch at most.
-    The last batch of all is filled up with its last row: a convolution may round
-    otherwise in a batch of another shape.
+    Processes have contiguous blocks, which differ by one batch at most. The last batch
+    of all is filled up with its last row: a convolution may round otherwise in a batch
+    of another shape.
     """
     count = -(-n_images // batch_size)
     first, last = (count * r // world_size for r in (rank, rank + 1))
@@ -55,9 +55,9 @@ def gather_outputs(
 ) -> Outputs:
     """Outputs of a learner for every image of a data set, on all processes.
 
-    They are computed in eval mode, without gradients and outside autocast. Every
-    process writes the shard of its images, process 0 joins them. What is in the folder
-    of the same weights, images, names and number of processes is not computed again.
+    They are computed in eval mode, without gradients and outside autocast. What is in
+    the folder of the same weights, images, names and number of processes is not
+    computed again.
 
     Args:
         model: Learner, not wrapped; its mode is left as it was.
@@ -69,13 +69,9 @@ def gather_outputs(
         list_file: Of the images; the outputs belong to it from then on.
         batch_size: Images per forward pass; every pass has exactly as many.
         passes: Stochastic passes of the head, for the names that they make.
-        dropout: Probability that a pass drops a feature.
+        dropout: Probability that a pass drops a feature; ``seed`` is its seed.
         num_workers: Of the data loader, per process.
-        seed: Of the dropout.
         description: Shown before the progress bar.
-
-    Returns:
-        The outputs, memory-mapped.
 
     Raises:
         InputError: If the learner cannot provide a name, or files cannot be written.
@@ -89,12 +85,12 @@ def gather_outputs(
     elif passes < 1:
         raise InputError(f'{names} need at least 1 stochastic pass, got {passes}.')
     reader = find_reader(model)
-    missing = sorted(set(names) - set(reader.provides(model) if reader else ()))
-    if missing:
-        remedy = reader.remedy(missing[0]) if reader else 'no reader knows it'
-        raise InputError(
-            f'{type(model).__name__} does not provide {missing[0]!r}: {remedy}.'
-        )
+    for name in sorted(names):
+        if reader is None or name not in reader.provides(model):
+            remedy = reader.remedy(name) if reader else 'no reader knows it'
+            raise InputError(
+                f'{type(model).__name__} does not provide {name!r}: {remedy}.'
+            )
     ids = [dataset.get_data_info(i)['image_id'] for i in range(len(dataset))]
     order = sorted(range(len(ids)), key=ids.__getitem__)
     image_ids = [ids[i] for i in order]

@@ -25,6 +25,11 @@ _BLOCK = 1 << 24
 """Bytes that are read at once."""
 
 
+def form(array: np.ndarray) -> list:
+    """Type and shape of an array, for JSON."""
+    return [str(array.dtype), list(array.shape)]
+
+
 def blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Parts of an array that may not fit in memory, each with its first row."""
     step = max(1, _BLOCK // max(1, array[:1].nbytes))
@@ -96,8 +101,7 @@ class Boxes:
             empty: Of an image without boxes.
 
         Returns:
-            (N,) or (N, D); float64, or float32 where the values are of half or single
-            precision.
+            (N,) or (N, D); float32 of values of half or single precision, else float64.
 
         Raises:
             ValueError: If there is not one row per box.
@@ -115,15 +119,13 @@ class Boxes:
         # converts.
         starts = [start for start, _ in blocks(values)]
         edges = np.searchsorted(self.offsets[filled], starts[1:])
-        for rows in np.split(filled, edges):
-            if not len(rows):
-                continue
+        for rows in filter(len, np.split(filled, edges)):
             start, stop = self.offsets[rows[0]], self.offsets[rows[-1] + 1]
             block = values[start:stop].astype(dtype, copy=False)
             reduced[rows] = ufunc.reduceat(block, self.offsets[rows] - start, axis=0)
         if how == 'mean':
-            shape = (-1, *[1] * (values.ndim - 1))
-            reduced[filled] /= self.count[filled].astype(dtype).reshape(shape)
+            counts = self.count[filled].astype(dtype)
+            reduced[filled] = (reduced[filled].T / counts).T
         return reduced
 
 
@@ -175,20 +177,19 @@ class Outputs(Mapping):
         with _readable(folder / INDEX_FILE) as path:
             index = json.loads(path.read_text(encoding='utf-8'))
             files, names = index['files'], index['names']
-            expected, ids_hash = index['list_sha256'], index['ids_sha256']
-        if list_file is not None and file_hash(list_file) != expected:
+            list_hash, ids_hash = index['list_sha256'], index['ids_sha256']
+        if list_file is not None and file_hash(list_file) != list_hash:
             raise _spoiled(folder, f'are of other images than {list_file}')
         with _readable(folder / IDS_FILE) as path:
             if file_hash(path) != ids_hash:
                 raise ValueError('its content is not what was written')
             ids = split_lines(path.read_text(encoding='utf-8'))
         arrays = {}
-        for name, (dtype, shape) in files.items():
+        for name, expected in files.items():
             with _readable(folder / f'{name}.npy') as path:
                 arrays[name] = np.load(path, mmap_mode='r')
-                found = [str(arrays[name].dtype), list(arrays[name].shape)]
-                if found != [dtype, shape]:
-                    raise ValueError(f'{found}, expected {[dtype, shape]}')
+                if (found := form(arrays[name])) != expected:
+                    raise ValueError(f'{found}, expected {expected}')
         with _readable(folder / INDEX_FILE):
             if 'boxes' in names:
                 arrays['boxes'] = _boxes(arrays)
@@ -241,7 +242,6 @@ class Outputs(Mapping):
 
 
 def _boxes(arrays: dict[str, np.ndarray]) -> Boxes:
-    """Boxes of the arrays of files."""
     offsets = np.concatenate([[0], np.cumsum(arrays[BOX_COUNT], dtype=np.int64)])
     fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
     if any(len(field) != offsets[-1] for field in fields.values()):
@@ -275,24 +275,23 @@ def check_finite(outputs: Outputs, where: str) -> None:
         where: Names them, e.g. 'pool images of stage_00'.
 
     Raises:
-        TrainingDiverged: If a value is not finite; names images.
+        TrainingDiverged: If a value is not finite.
     """
-    arrays = []
+    arrays = {}
     for name, value in outputs.items():
-        if isinstance(value, Boxes):
-            for field in BOX_FIELDS:
-                arrays.append((f'boxes.{field}', getattr(value, field), value.offsets))
+        if name == 'boxes':
+            arrays |= {f'boxes.{field}': getattr(value, field) for field in BOX_FIELDS}
         else:
-            per_box = name == 'box_feature'
-            arrays.append((name, value, outputs['boxes'].offsets if per_box else None))
-    for name, array, offsets in arrays:
+            arrays[name] = value
+    for name, array in arrays.items():
         rows = np.zeros(0, np.int64)
         for start, block in blocks(array):
             bad = ~np.isfinite(block).reshape(len(block), -1).all(1)
             rows = np.append(rows, np.flatnonzero(bad) + start)
         if not len(rows):
             continue
-        if offsets is not None:
+        if name == 'box_feature' or name.startswith('boxes.'):
+            offsets = outputs['boxes'].offsets
             rows = np.unique(np.searchsorted(offsets, rows, 'right') - 1)
         ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
         raise TrainingDiverged(

@@ -5,7 +5,7 @@ from tjls_mm.registry import QUERIES
 
 from .discriminator import Discriminator
 from .random import Random, select_random
-from .selection import check_selection, read_selected, read_selection, write_selection
+from .selection import check_selection, write_selection
 from .strategy import QueryStrategy, Selection
 
 __all__ = [
@@ -16,8 +16,6 @@ __all__ = [
     'Random',
     'Selection',
     'check_selection',
-    'read_selected',
-    'read_selection',
     'select_random',
     'write_selection',
 ]

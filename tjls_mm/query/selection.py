@@ -1,4 +1,4 @@
-"""What was selected: checking it, writing and reading it."""
+"""What was selected: checking it and writing it."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,6 @@ from tjls_mm.files import atomic_path
 from tjls_mm.outputs.outputs import Outputs
 from tjls_mm.query.strategy import Selection
 
-HEADER = ['image_id', 'rank']
 _LINES = 100_000
 """Lines that are put together at once."""
 
@@ -90,7 +89,7 @@ def write_selection(
         atomic_path(path) as part,
         open(part, 'w', encoding='utf-8', newline='') as file,
     ):
-        csv.writer(file, lineterminator='\n').writerow([*HEADER, *columns])
+        csv.writer(file, lineterminator='\n').writerow(['image_id', 'rank', *columns])
         for start in range(0, len(order), _LINES):
             block = order[start : start + _LINES]
             places = range(start + 1, start + 1 + len(block))
@@ -111,51 +110,3 @@ def _digits(values: np.ndarray) -> list[str]:
     if values.dtype.kind != 'f':
         return [str(int(value)) for value in values.tolist()]
     return ['' if v != v else f'{v:.9g}' for v in values.tolist()]
-
-
-def read_selection(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """What ``write_selection`` wrote.
-
-    Returns:
-        image_ids in the order of the file, and by name the columns, (N,), float64,
-        ``rank`` among them; NaN where a field is empty.
-
-    Raises:
-        InputError: If the file is missing or spoiled.
-    """
-    try:
-        with open(path, newline='', encoding='utf-8') as file:
-            table = list(csv.reader(file))
-    except FileNotFoundError:
-        raise InputError(f'{path} does not exist.') from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f'{path} is no table of a selection: {error}.') from None
-    if not table:
-        raise InputError(f'{path} is empty: expected columns {HEADER}.')
-    header, *rows = table
-    if header[:2] != HEADER:
-        raise InputError(f'{path}, line 1: expected columns {HEADER}, found {header}.')
-    numbers = []
-    for rank, row in enumerate(rows, 1):
-        try:
-            numbers.append([float(field or 'nan') for field in row[1:]])
-            fits = len(row) == len(header) and row[1] in (str(rank), '')
-        except ValueError:
-            fits = False
-        if not fits:
-            expected = 'an image_id, its rank and numbers'
-            raise InputError(
-                f'{path}, line {rank + 1}: expected {expected}, found {row}.'
-            )
-    columns = np.array(numbers).reshape(len(rows), len(header) - 1).T
-    return [row[0] for row in rows], dict(zip(header[1:], columns, strict=True))
-
-
-def read_selected(path: str | Path) -> list[str]:
-    """Picks of a file of ``write_selection``, first choice first.
-
-    Raises:
-        InputError: If the file is missing or spoiled.
-    """
-    ids, columns = read_selection(path)
-    return ids[: np.isfinite(columns['rank']).sum()]

@@ -2,21 +2,23 @@
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
 from tjls_mm.errors import InputError, raise_first
-from tjls_mm.files import write_text
+from tjls_mm.files import read_json, write_text
 from tjls_mm.report.curves import csv_text, draw_curves
-from tjls_mm.report.stage_line import LABEL_COUNTS, labels_in_words, metric_name
+from tjls_mm.report.stage_line import (
+    LABEL_COUNTS,
+    labels_in_words,
+    metric_name,
+    text_table,
+    wide_console,
+)
 from tjls_mm.stage_folder import TrialFolder
 
 SETS = {
@@ -32,9 +34,8 @@ class TrialSummary:
     """What a trial says of itself in ``summary.json``.
 
     Attributes:
-        folder: Work dir of the trial.
-        name: Of its row; trials of one name differ by their seed.
-        seed: Of the trial.
+        folder: Its work dir.
+        name: Trials of one name differ by their seed.
         config_hash: Of what decides about results, the seed left out.
         sets: 'images', 'test' and 'initial' to (count, SHA-256) of the image_ids.
         rows: Of ``stage_row``, one per complete stage, at least one.
@@ -47,18 +48,11 @@ class TrialSummary:
     sets: dict[str, tuple[int, str]]
     rows: list[dict]
 
-    @property
-    def is_ceiling(self) -> bool:
-        """Whether all images are labelled from the first stage on."""
-        return self.sets['initial'] == self.sets['images']
-
 
 def read_summary(folder: str | Path) -> TrialSummary:
-    """Read what a trial left.
+    """What a trial left in its work dir.
 
-    Args:
-        folder: Work dir of the trial. A seed at the end of the name that the summary
-            holds, as in 'tjls_seed0', is no part of the trial's name.
+    A seed at the end of a name, as in 'tjls_seed0', is no part of the trial's name.
 
     Raises:
         InputError: If there is no summary, or it is not one.
@@ -72,10 +66,8 @@ def read_summary(folder: str | Path) -> TrialSummary:
             raise ValueError(f'seed {seed!r}, {len(rows)} stages')
         for row in rows:
             row['n_labelled'] + row[metric_name([row])] + 0.0
-        name = name.removesuffix(f'_seed{seed}')
-        return TrialSummary(
-            Path(folder), name, seed, content['config_hash'], sets, rows
-        )
+        name, config = name.removesuffix(f'_seed{seed}'), content['config_hash']
+        return TrialSummary(Path(folder), name, seed, config, sets, rows)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f'{path} does not exist: expected the work dir of a trial of which at '
@@ -93,9 +85,6 @@ def read_summary(folder: str | Path) -> TrialSummary:
 
 def comparison_problems(trials: Sequence[TrialSummary]) -> Iterator[str]:
     """Why trials must not stand in one table.
-
-    Args:
-        trials: Of ``read_summary``.
 
     Yields:
         Messages that name two folders and what differs: trials of one name in their
@@ -126,44 +115,40 @@ def comparison_problems(trials: Sequence[TrialSummary]) -> Iterator[str]:
                 f'{trials[0].folder} is measured by {metric_name(trials[0].rows)}, '
                 f'{trial.folder} by {metric_name(trial.rows)}: leave one out.'
             )
-        for key in ('images', 'test'):
-            yield from _set_problems(key, trials[0], trial)
-        if not trial.is_ceiling:
-            other = first_of_seed.setdefault(trial.seed, trial)
-            yield from _set_problems('initial', other, trial)
-
-
-def _set_problems(key: str, one: TrialSummary, two: TrialSummary) -> Iterator[str]:
-    (count, digest), (other_count, other_digest) = one.sets[key], two.sets[key]
-    if (count, digest) != (other_count, other_digest):
-        seed = f' with seed {one.seed}' if key == 'initial' else ''
-        yield (
-            f'{one.folder} and {two.folder} differ in the {SETS[key]}{seed}: {count} '
-            f'(SHA-256 {str(digest)[:8]}…) against {other_count} '
-            f'({str(other_digest)[:8]}…). What comes of it is no difference between '
-            'methods: leave one out.'
-        )
+        others = {'images': trials[0], 'test': trials[0]}
+        # A ceiling has all images labelled from the first stage on.
+        if trial.sets['initial'] != trial.sets['images']:
+            others['initial'] = first_of_seed.setdefault(trial.seed, trial)
+        for key, other in others.items():
+            (count, digest), (found, found_digest) = other.sets[key], trial.sets[key]
+            if (count, digest) != (found, found_digest):
+                seed = f' with seed {trial.seed}' if key == 'initial' else ''
+                yield (
+                    f'{other.folder} and {trial.folder} differ in the {SETS[key]}'
+                    f'{seed}: {count} (SHA-256 {str(digest)[:8]}…) against {found} '
+                    f'({str(found_digest)[:8]}…). What comes of it is no difference '
+                    'between methods: leave one out.'
+                )
 
 
 def _differing_settings(one: TrialSummary, two: TrialSummary) -> str:
     """' in a.b (1 against 2)' where the states of both trials say it, or nothing."""
     try:
-        states = (TrialFolder(trial.folder).state.read_text() for trial in (one, two))
-        old, new = (json.loads(state)['config'] for state in states)
+        old, new = (
+            read_json(TrialFolder(t.folder).state)['config'] for t in (one, two)
+        )
         keys = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-        shown = [f'{k} ({old.get(k)!r} against {new.get(k)!r})' for k in keys[:3]]
     # A hint beside a message that stands without it.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, LookupError, TypeError, AttributeError):
         return ''
-    more = [f'{len(keys) - 3} more'] if len(keys) > 3 else []
-    return f' in {", ".join([*shown, *more])}' if shown else ''
+    shown = [f'{k} ({old.get(k)!r} against {new.get(k)!r})' for k in keys[:3]]
+    if len(keys) > 3:
+        shown.append(f'{len(keys) - 3} more')
+    return f' in {", ".join(shown)}' if shown else ''
 
 
 def read_trials(folders: Sequence[str | Path]) -> list[TrialSummary]:
-    """Read trials that may stand in one table.
-
-    Args:
-        folders: Their work dirs.
+    """Trials of these work dirs, which may stand in one table.
 
     Raises:
         InputError: If one has no summary, or they do not belong together.
@@ -173,50 +158,47 @@ def read_trials(folders: Sequence[str | Path]) -> list[TrialSummary]:
     return trials
 
 
+def _grouped(values: Iterable[tuple[str, int, object]]) -> dict[str, dict[int, list]]:
+    """(name, labelled images, value) by name as they come, by images in order."""
+    groups: dict[str, dict[int, list]] = {}
+    for name, n_labelled, value in values:
+        groups.setdefault(name, {}).setdefault(n_labelled, []).append(value)
+    return {name: dict(sorted(group.items())) for name, group in groups.items()}
+
+
 def mean_rows(trials: Sequence[TrialSummary]) -> dict[str, list[dict]]:
     """Mean and deviation over the seeds of every name, by labelled images.
-
-    Args:
-        trials: Of ``read_trials``.
 
     Returns:
         Per name, rows with ``n_labelled``, the mean of ``n_boxes`` where rows have
         it, the metric's mean under its name, its sample deviation under ``std`` (0
         for one seed) and ``seeds``, those that reached so many labelled images.
     """
-    means = {}
-    for name in dict.fromkeys(trial.name for trial in trials):
-        rows = [row for trial in trials if trial.name == name for row in trial.rows]
-        metric = metric_name(rows)
-        rows.sort(key=_n_labelled)
-        means[name] = []
-        for count, group in groupby(rows, _n_labelled):
-            group = list(group)
-            values = [row[metric] for row in group]
-            counts = [key for key in LABEL_COUNTS if all(key in row for row in group)]
-            means[name].append(
-                {
-                    'n_labelled': count,
-                    **{k: round(np.mean([row[k] for row in group])) for k in counts},
-                    metric: float(np.mean(values)),
-                    'std': float(np.std(values, ddof=1)) if values[1:] else 0.0,
-                    'seeds': len(values),
-                }
-            )
-    return means
+    rows = ((t.name, row['n_labelled'], row) for t in trials for row in t.rows)
+    return {
+        name: [_mean_row(group) for group in by_count.values()]
+        for name, by_count in _grouped(rows).items()
+    }
 
 
-def _n_labelled(row: Mapping) -> int:
-    return row['n_labelled']
+def _mean_row(rows: list[dict]) -> dict:
+    metric = metric_name(rows)
+    values = [row[metric] for row in rows]
+    counts = [key for key in LABEL_COUNTS if all(key in row for row in rows)]
+    return {
+        'n_labelled': rows[0]['n_labelled'],
+        **{key: round(np.mean([row[key] for row in rows])) for key in counts},
+        metric: float(np.mean(values)),
+        'std': float(np.std(values, ddof=1)) if values[1:] else 0.0,
+        'seeds': len(values),
+    }
 
 
 def find_control(names: Sequence[str]) -> str | None:
     """The one name that ends with 'random', or begins so if none does."""
-    for pattern in (r'random\Z', r'\Arandom'):
-        found = [name for name in names if re.search(pattern, name)]
-        if found:
-            return found[0] if len(found) == 1 else None
-    return None
+    found = [name for name in names if name.endswith('random')]
+    found = found or [name for name in names if name.startswith('random')]
+    return found[0] if len(found) == 1 else None
 
 
 def paired_rows(trials: Sequence[TrialSummary], control: str) -> dict[str, list[dict]]:
@@ -225,39 +207,33 @@ def paired_rows(trials: Sequence[TrialSummary], control: str) -> dict[str, list[
     Both have the same images at first: what a seed brings to both is not in their
     difference, though it is in the deviations of either.
 
-    Args:
-        trials: Of ``read_trials``.
-        control: Name of the control.
-
     Returns:
         Per other name, rows with ``n_labelled``, the mean difference under the
         metric's name, its standard ``error`` (None for one pair) and ``pairs``.
     """
-    base = {
-        (trial.seed, row['n_labelled']): row[metric_name([row])]
-        for trial in trials
-        if trial.name == control
-        for row in trial.rows
-    }
-    pairs: dict[str, dict[int, list[float]]] = {}
-    for trial in trials:
-        metric = metric_name(trial.rows)
-        for row in trial.rows if trial.name != control else []:
-            count = row['n_labelled']
-            if (trial.seed, count) in base:
-                differences = pairs.setdefault(trial.name, {}).setdefault(count, [])
-                differences.append(row[metric] - base[trial.seed, count])
+    metric = metric_name(trials[0].rows)
+    values = [
+        (t.name, t.seed, row['n_labelled'], row[metric])
+        for t in trials
+        for row in t.rows
+    ]
+    base = {(seed, count): v for name, seed, count, v in values if name == control}
+    differences = (
+        (name, count, value - base[seed, count])
+        for name, seed, count, value in values
+        if name != control and (seed, count) in base
+    )
     return {
         name: [
             {
                 'n_labelled': count,
-                metric_name(trials[0].rows): float(np.mean(values)),
-                'error': float(stats.sem(values)) if values[1:] else None,
-                'pairs': len(values),
+                metric: float(np.mean(group)),
+                'error': float(stats.sem(group)) if group[1:] else None,
+                'pairs': len(group),
             }
-            for count, values in sorted(by_count.items())
+            for count, group in by_count.items()
         ]
-        for name, by_count in pairs.items()
+        for name, by_count in _grouped(differences).items()
     }
 
 
@@ -267,16 +243,14 @@ def comparison_tables(
     """What ``print_comparison`` prints and ``write_comparison`` writes.
 
     Args:
-        trials: Of ``read_trials``; at least one.
-        names: Columns in order, those without a trial too; by default as the trials
-            come.
+        trials: At least one.
+        names: Columns in order, with or without trials; by default as trials come.
         n_seeds: That every name is to have; by default the most that one has.
 
     Returns:
-        Titles and cells, the first row being the header: one row per number of
-        labelled images, one column per name. First means ± sample deviations; then,
-        where one name is the random control, mean paired differences to it ±
-        standard errors and the number of pairs.
+        Titles and cells, the header first: one row per number of labelled images, one
+        column per name. First means ± sample deviations; then, where one name is the
+        random control, mean paired differences to it ± standard errors.
     """
     metric = metric_name(trials[0].rows)
     means = mean_rows(trials)
@@ -297,14 +271,10 @@ def comparison_tables(
     control = find_control(names)
     paired = paired_rows(trials, control) if control else {}
     if paired:
-        names = [name for name in names if name != control]
-        tables.append(
-            (
-                f'{metric} less that of {control} with the same seed: mean ± standard '
-                'error of n pairs',
-                _cells(names, paired, pair_cell),
-            )
-        )
+        names.remove(control)
+        title = f'{metric} less that of {control} with the same seed: mean ± standard '
+        title += 'error of n pairs'
+        tables.append((title, _cells(names, paired, pair_cell)))
     return tables
 
 
@@ -322,19 +292,13 @@ def print_comparison(
 
     What all names begin with, up to an underscore, stands in the title.
     """
-    console = Console(width=max(100, Console().width))
+    console = wide_console()
     for title, (header, *rows) in comparison_tables(trials, names, n_seeds):
         shared = os.path.commonprefix(header[1:]) if len(header) > 2 else ''
         shared = shared[: shared.rfind('_') + 1]
         # A table would fold a title to its own width.
         console.print(f'{title} ({shared}…)' if shared else title, highlight=False)
-        table = Table()
-        for name in header:
-            name = name.removeprefix(shared)
-            table.add_column(name, justify='right', overflow='fold')
-        for cells in rows:
-            table.add_row(*cells)
-        console.print(table)
+        console.print(text_table([name.removeprefix(shared) for name in header], rows))
 
 
 def write_comparison(
@@ -346,13 +310,8 @@ def write_comparison(
 ) -> None:
     """Write ``table.md``, ``table.csv`` and ``curves.png``, each atomically.
 
-    Args:
-        folder: Where to.
-        title: Of the whole.
-        trials: Of ``read_trials``; at least one.
-        names: Columns in order, see ``comparison_tables``. The CSV file has a row
-            per name and number of labelled images, numbers only.
-        n_seeds: That every name is to have.
+    Arguments are those of ``comparison_tables``. The CSV file has a row per name and
+    number of labelled images, numbers only.
     """
     lines = [f'# {title}']
     for caption, (header, *rows) in comparison_tables(trials, names, n_seeds):
@@ -367,12 +326,7 @@ def write_comparison(
 
 
 def draw_means(path: Path, means: Mapping[str, list[dict]]) -> None:
-    """Draw means as curves, as far as all seeds of a name have come.
-
-    Args:
-        path: Of the PNG file, replaced atomically.
-        means: Of ``mean_rows``.
-    """
+    """Draw rows of ``mean_rows``, as far as all seeds of a name have come."""
     curves = {}
     for name, rows in means.items():
         # A mean over other seeds than the point before would bend the curve.

@@ -36,20 +36,17 @@ def csv_text(rows: Sequence[Mapping]) -> str:
 
 
 def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
-    """Draw metric against labelled images, one line per trial.
+    """Draw metric against labelled images, one line per trial, as a PNG file.
 
     Args:
-        path: Of the PNG file, replaced atomically.
-        trials: Name to rows of ``stage_row`` or ``mean_rows``; the latter get bars of
-            ``std`` where there are several seeds. A single stage is drawn as a
-            horizontal line: the ceiling with all labels.
+        path: Replaced atomically.
+        trials: Name to rows of ``stage_row``, or of ``mean_rows`` with ``std`` as bars.
+            A single stage is drawn as a horizontal line: the ceiling with all labels.
     """
     # pyplot would need a display and keep the figure alive.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), dpi=120)
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     curves = any(len(rows) > 1 for rows in trials.values())
     for name, rows in trials.items():

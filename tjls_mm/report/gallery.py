@@ -9,11 +9,7 @@ from tjls_mm.files import atomic_path
 
 
 def draw_gallery(
-    path: Path,
-    image_ids: Sequence[str],
-    open_image: Callable[[str], Image.Image],
-    columns: int = 6,
-    rows: int = 4,
+    path: Path, image_ids: Sequence[str], open_image: Callable[[str], Image.Image]
 ) -> None:
     """Draw the first images of a selection beside each other, first choice first.
 
@@ -21,10 +17,8 @@ def draw_gallery(
         path: Of the PNG file, replaced atomically.
         image_ids: The selection, in order; at least one.
         open_image: Opens the image of an id.
-        columns: Images per row.
-        rows: Rows at most.
     """
-    side, text = 150, 14
+    columns, rows, side, text = 6, 4, 150, 14
     shown = image_ids[: columns * rows]
     size = columns * side, -(-len(shown) // columns) * (side + text)
     sheet = Image.new('RGB', size, 'white')

@@ -1,6 +1,6 @@
 """A stage in one row and one line, with what to know before trusting its picks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +17,8 @@ LABEL_COUNTS = ('n_boxes',)
 def primary_metric(record: Mapping) -> tuple[str, float]:
     """Name and value of the metric that curves show: the evaluator's first.
 
-    Args:
-        record: ``metrics.json`` of a stage.
-
     Raises:
-        InputError: If the record holds none.
+        InputError: If the ``metrics.json`` of a stage holds none.
     """
     metrics = record.get('metrics') if isinstance(record, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
@@ -34,11 +31,7 @@ def primary_metric(record: Mapping) -> tuple[str, float]:
 
 
 def stage_row(number: int, record: Mapping) -> dict:
-    """One row of table and curve.
-
-    Args:
-        number: Of the stage.
-        record: Its ``metrics.json``.
+    """One row of table and curve, of the ``metrics.json`` of a stage.
 
     Returns:
         ``stage``, ``n_labelled``, ``n_boxes`` where the task has boxes, the primary
@@ -68,24 +61,19 @@ def metric_name(rows: Sequence[Mapping]) -> str:
 def stage_warnings(record: Mapping) -> list[str]:
     """What a user should know before trusting the picks of a stage.
 
-    Args:
-        record: ``metrics.json`` of the stage.
-
     Returns:
-        Sentences without a full stop. One is about a discriminator whose ``auc``
-        (held-out labelled images against unseen pool images) is below 0.55, or so
-        low that chance explains it at 5 %: ``auc_chance_error`` is the AUC's standard
-        error at chance.
+        Sentences without a full stop. One is about a discriminator whose AUC of
+        held-out labelled against unseen pool images is below 0.55, or so low that
+        chance explains it at 5 %.
     """
     warnings = []
     report = record.get('discriminator') or {}
-    auc = report.get('auc')
-    error = report.get('auc_chance_error')
+    auc, error = report.get('auc'), report.get('auc_chance_error')
     if auc is not None and auc < max(CHANCE_AUC, 0.5 + ONE_SIDED * error):
         warnings.append(
             f'discriminator AUC {auc:.2f} on {report["n_held_out"]} held-out and '
             f'{report["n_unseen"]} unseen images is near chance '
-            f'(0.50 ± {report["auc_chance_error"]:.2f}): its order says little'
+            f'(0.50 ± {error:.2f}): its order says little'
         )
     picks = record.get('picks') or {}
     lean = leaning_class(picks.get('images', {}), record.get('labelled_images', {}))
@@ -108,9 +96,7 @@ def leaning_class(
 ) -> tuple[str, float, float] | None:
     """The class that picks hold far more often than the labelled images.
 
-    Args:
-        picks: Picked images per class.
-        labelled: Labelled images per class.
+    Both are given as images per class.
 
     Returns:
         (class, share of picks, share of labelled images) of the class that gained
@@ -135,12 +121,7 @@ def labels_in_words(row: Mapping) -> str:
 
 
 def stage_line(number: int, n_stages: int, record: Mapping) -> str:
-    """The summary line of a stage.
-
-    Args:
-        number: Of the stage, from 0.
-        n_stages: Of the trial.
-        record: ``metrics.json`` of the stage.
+    """The summary line of stage ``number``, from 0.
 
     Raises:
         InputError: If the record holds no metric.
@@ -160,16 +141,28 @@ def stage_line(number: int, n_stages: int, record: Mapping) -> str:
     return ' | '.join(part for part in parts if part)
 
 
-def print_table(title: str, rows: Sequence[Mapping]) -> None:
-    """Print rows of one set of columns as a table, nothing if there are none."""
-    if not rows:
-        return
+def wide_console() -> Console:
+    """For tables: what is not a terminal has few columns."""
+    return Console(width=max(100, Console().width))
+
+
+def text_table(
+    header: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None
+) -> Table:
+    """A table of right-aligned cells, to be printed."""
     table = Table(title=title)
-    for name in rows[0]:
+    for name in header:
         table.add_column(name, justify='right', overflow='fold')
     for row in rows:
-        table.add_row(*(_format(name, value) for name, value in row.items()))
-    Console(width=max(100, Console().width)).print(table)
+        table.add_row(*row)
+    return table
+
+
+def print_table(title: str, rows: Sequence[Mapping]) -> None:
+    """Print rows of one set of columns as a table, nothing if there are none."""
+    if rows:
+        cells = [[_format(name, value) for name, value in r.items()] for r in rows]
+        wide_console().print(text_table(rows[0], cells, title))
 
 
 def _format(name: str, value) -> str:

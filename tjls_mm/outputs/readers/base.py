@@ -24,7 +24,6 @@ class DropoutMasks:
         image_ids: Of the B images of a batch.
         passes: ``T``.
         dropout: Probability that a pass drops a feature, in [0, 1).
-        seed: Of all masks.
     """
 
     image_ids: Sequence[str]
@@ -81,8 +80,7 @@ class PoolReader(ABC):
     def remedy(self, name: str) -> str:
         """What to write in the config to get an output that is missing.
 
-        Returns:
-            Half a sentence that goes on from 'this learner does not provide it:'.
+        Half a sentence that goes on from 'this learner does not provide it:'.
         """
         if name == 'logit':
             return (

@@ -45,9 +45,7 @@ class SSDReader(PoolReader):
     ) -> dict[str, Tensor | list]:
         head = model.bbox_head
         maps = model.extract_feat(data['inputs'])
-        outputs = {}
-        if 'feature' in names:
-            outputs['feature'] = torch.cat([m.mean((2, 3)) for m in maps], 1)
+        outputs = {'feature': torch.cat([m.mean((2, 3)) for m in maps], 1)}
         with_boxes = 'boxes' in names or 'box_feature' in names
         with_branches = set(names) & set(branch_names(head))
         if with_boxes:
@@ -61,9 +59,7 @@ class SSDReader(PoolReader):
             _refuse_non_finite(conf, masks.image_ids)
             metas = [sample.metainfo for sample in data['data_samples']]
             with class_rows(head):
-                boxes = head.predict_by_feat(
-                    conf, deltas, batch_img_metas=metas, rescale=True
-                )
+                boxes = head.predict_by_feat(conf, deltas, None, metas, rescale=True)
             outputs['boxes'] = boxes
             if 'box_feature' in names:
                 outputs['box_feature'] = box_features(maps[0], boxes, data)
