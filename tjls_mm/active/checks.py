@@ -20,7 +20,7 @@ from mmengine.registry import (
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
 from tjls_mm.active.learner import Learner
-from tjls_mm.active.settings import Method, Settings, nearest
+from tjls_mm.active.settings import Method, Settings, nearest, walk
 from tjls_mm.compat import load_on_this_process
 from tjls_mm.models.joint_parts import head_key
 from tjls_mm.outputs import Needs
@@ -34,26 +34,12 @@ SECTIONS = {
     'train_cfg': 'max_epochs or max_iters',
     'optim_wrapper': 'the optimizer',
 }
-DECIDED = (
-    'type',
-    'ann_file',
-    'data_root',
-    'data_prefix',
-    'source',
-    'with_annotations',
-    'with_label',
-)
+DECIDED = {'type', 'ann_file', 'data_root', 'data_prefix', 'source'}
+DECIDED |= {'with_annotations', 'with_label'}
 """Settings of a data set that the data source decides."""
 
-TRUSTED = (
-    'https://',
-    'torchvision://',
-    'open-mmlab://',
-    'openmmlab://',
-    'modelzoo://',
-    'mmcls://',
-    'mmpretrain://',
-)
+_HUBS = 'https torchvision open-mmlab openmmlab modelzoo mmcls mmpretrain'
+TRUSTED = tuple(f'{hub}://' for hub in _HUBS.split())
 """Where weights may come from without a look into them; ``http://`` can be tampered."""
 WEIGHTS = ('checkpoint', 'pretrained')
 FROM_RANDOM_WEIGHTS = (
@@ -65,7 +51,8 @@ FROM_RANDOM_WEIGHTS = (
 def section_problems(cfg: Config) -> Iterator[str]:
     """Sections that are missing, or hold what a data source or the loop decides."""
     for name, meaning in SECTIONS.items():
-        if not isinstance(cfg.get(name), (Mapping, *_list_if(name == 'val_evaluator'))):
+        kinds = (Mapping, list) if name == 'val_evaluator' else Mapping
+        if not isinstance(cfg.get(name), kinds):
             yield (
                 f'{cfg.filename}: expected a section {name}=dict(...) ({meaning}), '
                 f'found {cfg.get(name)!r}.'
@@ -73,14 +60,12 @@ def section_problems(cfg: Config) -> Iterator[str]:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name) or {}
         dataset = loader.get('dataset') or {}
-        for key in DECIDED:
-            if key in dataset:
-                yield (
-                    f'{name}.dataset.{key}={dataset[key]!r}: images and labels come '
-                    'from data_source. Keep pipeline and remove the rest of the data '
-                    'set, with _delete_=True where a base config has it: dataset=dict('
-                    '_delete_=True, pipeline=...).'
-                )
+        for key in sorted(DECIDED & dataset.keys()):
+            yield (
+                f'{name}.dataset.{key}={dataset[key]!r}: images and labels come from '
+                'data_source. Keep pipeline and remove the rest of the data set, with '
+                'dataset=dict(_delete_=True, pipeline=...) where a base config has it.'
+            )
         if loader.get('batch_sampler'):
             yield (
                 f'{name}.batch_sampler: the loop decides which images make up a batch. '
@@ -98,10 +83,6 @@ def _number_problems(name: str, loader: Mapping) -> Iterator[str]:
         value = loader.get(key, least)
         if type(value) is not int or value < least:
             yield f'{name}.{key} must be an integer of {least} or more, got {value!r}.'
-
-
-def _list_if(condition: bool) -> tuple:
-    return (list, tuple) if condition else ()
 
 
 def part_problems(cfg: Config) -> Iterator[str]:
@@ -134,8 +115,7 @@ def part_problems(cfg: Config) -> Iterator[str]:
     for name in ('train_dataloader', 'val_dataloader'):
         pipeline = (cfg[name].get('dataset') or {}).get('pipeline')
         parts.append((f'{name}.dataset.pipeline', MMENGINE_TRANSFORMS, pipeline))
-    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
-    with scope:
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         for where, registry, configs in parts:
             for one in [configs] if isinstance(configs, Mapping) else configs or []:
                 yield from _type_problems(where, registry, one)
@@ -201,9 +181,9 @@ def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[st
 def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
     """Classes and channels that differ between model and data."""
     expected, head = len(source.classes), head_key(cfg.model)
-    for number in find_values(cfg.model, 'num_classes'):
+    for _, key, number in walk(cfg.model):
         # A backbone without classifier has -1 or 0 of them.
-        if isinstance(number, int) and number > 0 and number != expected:
+        if key == 'num_classes' and number not in (None, -1, 0, expected):
             yield (
                 f'The model has num_classes={number}, the data set has {expected} '
                 f'classes ({", ".join(source.classes[:5])}, …): set '
@@ -219,33 +199,16 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
         )
 
 
-def find_values(cfg, key: str) -> list:
-    """Values of a key anywhere in a config, None left out."""
-    found = []
-    if isinstance(cfg, Mapping):
-        if cfg.get(key) is not None:
-            found.append(cfg[key])
-        for value in cfg.values():
-            found += find_values(value, key)
-    elif isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            found += find_values(value, key)
-    return found
-
-
 def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator[str]:
-    """Weights that cannot be had, or whose loading could run code.
+    """Weights of a model that cannot be had, or whose loading could run code.
 
     Fetches what is not there into the cache that MMEngine reads.
-
-    Args:
-        cfg: Config of the trial.
-        settings: Its settings.
-        model: Config of the model with all its parts.
     """
     if cfg.get('load_from'):
         yield from _unsafe(settings, cfg.load_from, 'load_from')
-    for where, name in _find_weights(model, 'model'):
+    for where, key, name in walk(model, 'model'):
+        if key not in WEIGHTS or not isinstance(name, str):
+            continue
         unsafe = list(_unsafe(settings, name, where))
         yield from unsafe
         if unsafe:
@@ -262,19 +225,6 @@ def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator
                 f'from random weights with --cfg-options {part}=None.'
                 + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
             )
-
-
-def _find_weights(value, where: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, name) of every checkpoint that building a model would load."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            if key in WEIGHTS and isinstance(part, str):
-                yield f'{where}.{key}', part
-            else:
-                yield from _find_weights(part, f'{where}.{key}')
-    elif isinstance(value, (list, tuple)):
-        for i, part in enumerate(value):
-            yield from _find_weights(part, f'{where}.{i}')
 
 
 def _unsafe(settings: Settings, name: str, setting: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import PARAM_SCHEDULERS
 
 from tjls_mm.active.batches import Batches
+from tjls_mm.active.settings import is_number
 from tjls_mm.errors import InputError
 
 EPOCH_KEYS = (
@@ -53,7 +54,7 @@ def fill_schedule(
     train.pop('by_epoch', None)
     epochs = train.pop('max_epochs', None)
     for name, value in (('max_epochs', epochs), ('max_iters', train.get('max_iters'))):
-        if value is not None and not (_is_number(value) and value > 0):
+        if value is not None and not (is_number(value) and value > 0):
             raise InputError(f'train_cfg.{name} must be above 0, got {value!r}.')
     if (epochs is None) == (train.get('max_iters') is None):
         raise InputError(
@@ -117,10 +118,6 @@ def _fit_one_cycle(scheduler: ConfigDict, max_iters: int, round_to: int) -> None
             f'training has {max_iters}: set its total_steps to train_cfg.max_epochs '
             '(with by_epoch=True) or max_iters.'
         )
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def build_schedulers(schedulers: Sequence[Mapping]) -> None:

@@ -29,16 +29,13 @@ OLD_QUERIES = {
         for rule in ('lowest', 'margin', 'uncertain')
     },
 }
-INSERTED = (
-    'StageTrainLoop',
-    'JointDataset',
-    'JointBatchSampler',
-    'JointSSDHead',
-    'JointClsHead',
-    'AlternatingUpdateHook',
-    'ContextBankHook',
-    'PoolScoringHook',
-)
+INSERTED = [
+    f'tjls_mm.{name}'
+    for name in (
+        'StageTrainLoop JointDataset JointBatchSampler JointSSDHead JointClsHead '
+        'AlternatingUpdateHook ContextBankHook PoolScoringHook'
+    ).split()
+]
 """Types that the loop puts into a config by itself."""
 
 
@@ -97,13 +94,6 @@ class Method:
     holdout: float = 0.05
 
 
-CHOICES = {
-    'active_learning.console': ('log', 'summary'),
-    'method.composition': ('mixed', 'pure'),
-    'method.update': ('joint', 'alternate'),
-}
-
-
 def read_settings(cfg: Config) -> tuple[Settings, Method]:
     """The settings of a trial, checked.
 
@@ -122,38 +112,28 @@ def read_settings(cfg: Config) -> tuple[Settings, Method]:
 
 def old_keys(cfg: Config) -> Iterator[str]:
     """Problems: settings of earlier versions, with where they stand now."""
-    content = cfg.to_dict()
-    for old, new in OLD_KEYS.items():
-        if _get(content, old) is not None:
-            yield f'{old} is a setting of an earlier version: write {new}.'
-    for where, kind in _types(content):
-        name = kind.removeprefix('tjls_mm.')
-        if name in INSERTED and kind.startswith('tjls_mm.'):
+    content = list(walk(cfg.to_dict()))
+    for place, _, value in content:
+        if place in OLD_KEYS and value is not None:
+            new = OLD_KEYS[place]
+            yield f'{place} is a setting of an earlier version: write {new}.'
+    for place, key, value in content:
+        if key == 'type' and value in INSERTED:
             yield (
-                f'{where} is {kind!r}, which the loop puts in by itself: remove it, '
+                f'{place} is {value!r}, which the loop puts in by itself: remove it, '
                 "and write the plain learner, e.g. type='SSDHead', with a method."
             )
 
 
-def _types(value, where: str = '') -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            place = f'{where}.{key}' if where else str(key)
-            if key == 'type' and isinstance(part, str):
-                yield place, part
-            else:
-                yield from _types(part, place)
-    elif isinstance(value, (list, tuple)):
-        for i, part in enumerate(value):
-            yield from _types(part, f'{where}.{i}')
-
-
-def _get(value, dotted: str):
-    for key in dotted.split('.'):
-        if not isinstance(value, Mapping) or key not in value:
-            return None
-        value = value[key]
-    return value
+def walk(value, where: str = '') -> Iterator[tuple[str, str, object]]:
+    """(dotted place, key, value) of everything in a config that has a key."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    for key, part in items:
+        place = f'{where}.{key}' if where else str(key)
+        yield place, str(key), part
+        yield from walk(part, place)
 
 
 def _read(cfg: Config, section: str, cls: type):
@@ -184,10 +164,16 @@ def nearest(key: str, known) -> str:
 
 
 def _problems(settings: Settings, method: Method) -> Iterator[str]:
-    for name, choices in CHOICES.items():
-        section, key = name.split('.')
-        owner = settings if section == 'active_learning' else method
-        value = getattr(owner, key)
+    for name, value, choices in (
+        ('active_learning.console', settings.console, ('log', 'summary')),
+        ('method.composition', method.composition, ('mixed', 'pure')),
+        ('method.update', method.update, ('joint', 'alternate')),
+        *(
+            (f'active_learning.{name}', getattr(settings, name), (True, False))
+            for name in ('allow_short_stage', 'keep_outputs', 'trust_checkpoints')
+        ),
+        ('method.redraw_pool', method.redraw_pool, (True, False)),
+    ):
         if value not in choices:
             yield f'{name} must be one of {choices}, got {value!r}.'
     for name, value in (('query', method.query), ('annotator', settings.annotator)):
@@ -201,30 +187,18 @@ def _problems(settings: Settings, method: Method) -> Iterator[str]:
             yield f'method.query.type {value["type"]!r} has a new name: write {new}.'
     if type(settings.stages) is not int or settings.stages < 1:
         yield f'active_learning.stages must be 1 or more, got {settings.stages!r}.'
-    for name in ('allow_short_stage', 'keep_outputs', 'trust_checkpoints'):
-        if not isinstance(getattr(settings, name), bool):
-            got = getattr(settings, name)
-            yield f'active_learning.{name} must be True or False, got {got!r}.'
     for name, low, high in (('pool_ratio', 0, float('inf')), ('holdout', -1e-9, 1)):
         value = getattr(method, name)
-        if not _is_number(value) or not low < value < high:
+        if not is_number(value) or not low < value < high:
             yield f'method.{name} must be in ({max(low, 0)}, {high}), got {value!r}.'
-    if not isinstance(method.redraw_pool, bool):
-        yield f'method.redraw_pool must be True or False, got {method.redraw_pool!r}.'
-    for name, value in (('bottleneck', method.bottleneck), *method_branches(method)):
+    if not isinstance(method.branches, Mapping):
+        yield f'method.branches must be dict(NAME=dict(...)), got {method.branches!r}.'
+    branches = {f'branches.{k}': v for k, v in method.branches.items()}
+    for name, value in {'bottleneck': method.bottleneck, **branches}.items():
         if value is not None and not (isinstance(value, Mapping) and 'type' in value):
             yield f'method.{name} must be dict(type=NAME, ...) or None, got {value!r}.'
 
 
-def method_branches(method: Method) -> list[tuple[str, Mapping | None]]:
-    """(dotted name, config) of every branch."""
-    if not isinstance(method.branches, Mapping):
-        raise InputError(
-            'method.branches must be dict(NAME=dict(type=TYPE, ...)), got '
-            f'{method.branches!r}.'
-        )
-    return [(f'branches.{name}', cfg) for name, cfg in method.branches.items()]
-
-
-def _is_number(value) -> bool:
+def is_number(value) -> bool:
+    """Whether a setting is one; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
