@@ -1,25 +1,28 @@
 """Measure what joint learning and pool scoring cost, as ratios in one run.
 
-Every figure is a ratio of two sides timed in turn in one process, so that a slow
-machine or a busy neighbour slows both. Nothing is loaded from disk but the config.
+Every ratio is one of two sides timed in turn in one process, so that a slow machine or
+a busy neighbour slows both. Nothing is loaded from disk but the config.
 
     python tools/benchmark.py train    # an update against plain mmdet or mmpretrain
     python tools/benchmark.py score    # scoring against a plain forward pass
     python tools/benchmark.py memory   # peak of an update against the plain learner
     python tools/benchmark.py stage    # what a stage costs beside the GPU's work
     python tools/benchmark.py data     # decoded data against mmpretrain's pipeline
+    python tools/benchmark.py outputs  # seconds and memory of the store of outputs
 
---size names the learner, e.g. ssd300 or resnet18.
+--size names the learner, e.g. ssd300 or resnet18. ``outputs`` stores made-up numbers,
+one per image (try --images 1000000) or, with --boxes 100, so many boxes per image.
+``data`` times calls of --updates updates; --workers are those of mmpretrain's loader.
 """
 
 import argparse
-import json
 import logging
+import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +31,22 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from rich.console import Console
-from rich.table import Table
+from scipy.special import entr
 
 from tjls_mm import compat  # noqa: F401
+from tjls_mm.files import read_json, write_text
+from tjls_mm.image_ids import write_image_ids
 from tjls_mm.models import add_joint_parts, fill_context_banks
+from tjls_mm.outputs import Outputs, check_finite
 from tjls_mm.outputs.readers import DropoutMasks, find_reader
-from tjls_mm.registry import DATASETS, MODELS
+from tjls_mm.outputs.shards import ShardedStore
+from tjls_mm.query import Discriminator, check_selection, write_selection
+from tjls_mm.registry import DATASETS, IMAGE_SOURCES, MODELS, build_own
+from tjls_mm.report.stage_line import print_table
+from tjls_mm.stage_folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 METHODS = {
     'plain': None,
     'jls': None,
@@ -46,29 +56,20 @@ METHODS = {
 }
 """Names to bottlenecks; all but the plain learner have a discriminator."""
 DETECTORS = {'ssd300': 'ssd300_voc', 'small': 'ssd_r18_160'}
-CLASSIFIERS = {
-    'vgg16': 'vgg16_cifar',
-    'resnet18': 'resnet18_cifar',
-    'wrn28': 'wrn28_cifar',
-    'small-resnet18': 'resnet18_small',
-}
+CLASSIFIERS = {name: f'{name}_cifar' for name in ('vgg16', 'resnet18', 'wrn28')}
+CLASSIFIERS['small-resnet18'] = 'resnet18_small'
+NORMALISE = dict(mean=[125.0] * 3, std=[51.0] * 3)
 
 
-def device() -> str:
-    """Where to measure."""
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
-
-
-def build(method: str, batch_size: int, size: str = 'ssd300') -> torch.nn.Module:
+def build(method: str, batch_size: int, size: str) -> torch.nn.Module:
     """The learner of mmdet or mmpretrain, or ours with a bottleneck, random weights."""
     name = {**DETECTORS, **CLASSIFIERS}[size]
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / f'{name}.py').model
     if size == 'ssd300':
         cfg.backbone.init_cfg = None
     if size in CLASSIFIERS:
-        kind = 'ClsDataPreprocessor'
-        kind = kind if method == 'plain' else f'tjls_mm.Joint{kind}'
-        cfg.data_preprocessor = dict(type=kind, mean=[125.0] * 3, std=[51.0] * 3)
+        own = '' if method == 'plain' else 'tjls_mm.Joint'
+        cfg.data_preprocessor = dict(type=f'{own}ClsDataPreprocessor', **NORMALISE)
     if method != 'plain':
         hidden = (512,) if size in CLASSIFIERS else ()
         head = dict(type='tjls_mm.DiscriminatorHead', hidden_features=hidden)
@@ -79,167 +80,134 @@ def build(method: str, batch_size: int, size: str = 'ssd300') -> torch.nn.Module
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     model.init_weights()
-    return model.to(device())
+    return model.to(DEVICE)
 
 
-def make_batch(model, batch_size: int, joint: bool) -> dict:
+def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
     """Random images; all of them have labels, or the first half has if joint."""
     from mmdet.structures import DetDataSample
     from mmpretrain.structures import DataSample
 
-    is_detector = hasattr(model, 'bbox_head')
-    side = {6: 300, 4: 160}[len(model.bbox_head.cls_convs)] if is_detector else 32
+    side = {'ssd300': 300, 'small': 160}.get(size, 32)
+    square = side, side
+    shape = dict(img_shape=square, ori_shape=square, scale_factor=(1.0, 1.0))
+    sample_type = DetDataSample if size in DETECTORS else DataSample
     rng = torch.Generator().manual_seed(0)
     samples = []
     for i in range(batch_size):
         is_labelled = not joint or i < batch_size // 2
         facts = dict(image_id=f'{i}', is_labelled=is_labelled, is_held_out=False)
-        if not is_detector:
-            sample = DataSample(metainfo=facts)
-            samples.append(sample.set_gt_label(i % 10) if is_labelled else sample)
-            continue
-        shape = dict(img_shape=(side, side), ori_shape=(side, side))
-        sample = DetDataSample(metainfo={**facts, **shape, 'scale_factor': (1.0, 1.0)})
-        corner = torch.rand(2 if is_labelled else 0, 2, generator=rng) * side / 2
-        sample.gt_instances = InstanceData(
-            bboxes=torch.cat([corner, corner + side / 3], 1),
-            labels=torch.zeros(len(corner), dtype=torch.long),
-        )
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+        sample = sample_type(metainfo=facts | shape)
+        if size in DETECTORS:
+            corner = torch.rand(2 if is_labelled else 0, 2, generator=rng) * side / 2
+            boxes = torch.cat([corner, corner + side / 3], 1)
+            labels = torch.zeros(len(corner), dtype=torch.long)
+            sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+            sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+        elif is_labelled:
+            sample.set_gt_label(i % 10)
         samples.append(sample)
     images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=samples)
 
 
-def synchronise() -> None:
-    """Wait for the GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def learner(method: str, args) -> tuple:
+    """A model in training mode and its optimizer."""
+    model = build(method, args.batch_size, args.size).train()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
+    wrapper = (AmpOptimWrapper if args.amp else OptimWrapper)(optimizer=optimizer)
+    wrapper.initialize_count_status(model, 0, 10**9)
+    return model, wrapper
 
 
-def in_turn(sides: dict, rounds: int) -> dict[str, list[float]]:
-    """Seconds per call of every side, called in turn after one warm-up round."""
+def joint_update(method: str, args) -> partial:
+    """A call that does one update of a method."""
+    model, wrapper = learner(method, args)
+    batch = make_batch(args.size, args.batch_size, joint=method != 'plain')
+    return partial(model.train_step, batch, wrapper)
+
+
+def time_in_turn(title: str, sides: dict, args, images: int) -> None:
+    """Time sides in turn after one warm-up round; print medians and ratios.
+
+    A ratio is the median of the rounds' ratios to the first side: what slows the
+    machine for a while slows both sides of a round.
+    """
+    synchronise = torch.cuda.synchronize if DEVICE == 'cuda' else lambda: None
     seconds = {name: [] for name in sides}
-    for _ in range(rounds + 1):
+    for _ in range(args.rounds + 1):
         for name, call in sides.items():
-            synchronise()
             started = time.perf_counter()
             call()
             synchronise()
             seconds[name].append(time.perf_counter() - started)
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def print_table(title: str, columns: tuple, rows: list[tuple]) -> None:
-    """Print rows of text."""
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify='right')
-    for row in rows:
-        table.add_row(*row)
-    Console(width=100).print(table)
-
-
-def print_ratios(title: str, seconds: dict, images: int) -> None:
-    """Print medians and their ratios to the first side.
-
-    A ratio is the median of the rounds' ratios: what slows the machine for a
-    while slows both sides of a round.
-    """
-    reference = np.array(next(iter(seconds.values())))
+    (first, reference), *_ = seconds.items()
     rows = []
     for name, values in seconds.items():
-        median, ratio = np.median(values), np.median(values / reference)
-        rows.append((name, f'{median:.3f}', f'{images / median:.1f}', f'{ratio:.3f}'))
-    columns = '', 'seconds (median)', 'images/s', f'ratio to {rows[0][0]}'
-    print_table(title, columns, rows)
-
-
-def updates(methods, batch_size: int, size: str, amp: bool) -> dict:
-    """A call per method that does one joint update."""
-    sides = {}
-    for method in methods:
-        model = build(method, batch_size, size).train()
-        batch = make_batch(model, batch_size, joint=method != 'plain')
-        optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
-        wrapper = (AmpOptimWrapper if amp else OptimWrapper)(optimizer=optimizer)
-        wrapper.initialize_count_status(model, 0, 10**9)
-
-        def call(model=model, batch=batch, wrapper=wrapper):
-            model.train_step(batch, wrapper)
-
-        sides[method] = call
-    return sides
-
-
-def _methods(args) -> list[str]:
-    """Those asked for, or all that the learner has, the plain one first."""
-    # The graph bottleneck belongs to classification.
-    known = [m for m in METHODS if m != 'gcn' or args.size in CLASSIFIERS]
-    return ['plain', *[m for m in args.methods or known if m != 'plain']]
+        # The first round warms up.
+        median, ratios = np.median(values[1:]), np.divide(values, reference)[1:]
+        row = {'': name, 'seconds': median, 'images/s': f'{images / median:.1f}'}
+        rows.append({**row, f'ratio to {first}': np.median(ratios)})
+    print_table(f'{title}, {args.size}, batch {args.batch_size}, {DEVICE}', rows)
 
 
 def bench_train(args) -> None:
     """One update of each method on as many images."""
-    sides = updates(_methods(args), args.batch_size, args.size, args.amp)
-    title = f'Update, {args.size}, batch {args.batch_size}, {device()}'
-    print_ratios(title, in_turn(sides, args.rounds), args.batch_size)
+    sides = {method: joint_update(method, args) for method in args.methods}
+    time_in_turn('Update', sides, args, args.batch_size)
 
 
 @torch.no_grad()
 def bench_score(args) -> None:
     """Scoring against the plain learner's forward pass, both branches of SSD's head."""
+    masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
+
+    def score(method, model, reader, batch):
+        data = model.data_preprocessor(batch, False)
+        if method == 'plain':
+            model(**data, mode='tensor')
+        else:
+            reader.read(model, data, ['logit'], masks)
+
     sides = {}
-    for method in _methods(args):
+    for method in args.methods:
         model = build(method, args.batch_size, args.size)
-        batch = make_batch(model, args.batch_size, joint=False)
+        batch = make_batch(args.size, args.batch_size)
         if method != 'plain':
-            bank = make_batch(model, args.batch_size - 1, joint=False)
+            bank = make_batch(args.size, args.batch_size - 1)
             fill_context_banks(model, [bank])
-        masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
         reader = find_reader(model.eval())
+        sides[method] = partial(score, method, model, reader, batch)
+    time_in_turn('Scoring', sides, args, args.batch_size)
 
-        def call(model=model, batch=batch, reader=reader, masks=masks, method=method):
-            data = model.data_preprocessor(batch, False)
-            if method == 'plain':
-                model(**data, mode='tensor')
-            else:
-                reader.read(model, data, ['logit'], masks)
 
-        sides[method] = call
-    title = f'Scoring, {args.size}, batch {args.batch_size}, {device()}'
-    print_ratios(title, in_turn(sides, args.rounds), args.batch_size)
+def memory_mib() -> tuple[float, float]:
+    """Resident memory of this process, now and at most."""
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return pages * resource.getpagesize() / 2**20, most
+
+
+def update_peak(method: str, args) -> float:
+    """Peak of two updates in MiB; on a CPU above the process before them."""
+    call = joint_update(method, args)
+    before, _ = memory_mib()
+    call()
+    call()
+    if DEVICE == 'cuda':
+        return torch.cuda.max_memory_allocated() / 2**20
+    return memory_mib()[1] - before
 
 
 def bench_memory(args) -> None:
     """Peak memory of updates; each method in a process of its own."""
-    peaks = {}
-    for method in _methods(args):
-        command = [sys.executable, '-W', 'ignore', __file__, 'peak']
-        command += ['--methods', method, '--batch-size', str(args.batch_size)]
-        command += ['--size', args.size, *(['--amp'] if args.amp else [])]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[method] = float(done.stdout.strip().splitlines()[-1])
-    rows = [(m, f'{p:.0f}', f'{p / peaks["plain"]:.3f}') for m, p in peaks.items()]
-    title = f'Peak memory of an update, {args.size}, {device()}'
-    print_table(title, ('', 'MiB', 'ratio to plain'), rows)
-
-
-def bench_peak(args) -> None:
-    """Print the peak of one method in MiB, above the process before the update."""
-    (call,) = updates(args.methods, args.batch_size, args.size, args.amp).values()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        call()
-        print(torch.cuda.max_memory_allocated() / 2**20)
-        return
-    before = int(Path('/proc/self/statm').read_text().split()[1])
-    before *= resource.getpagesize()
-    call()
-    call()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print((peak - before) / 2**20)
+    rows, peaks = [], {}
+    for method in args.methods:
+        with multiprocessing.get_context('spawn').Pool(1, prepare, [args]) as pool:
+            peak = peaks[method] = pool.apply(update_peak, (method, args))
+        row = {'': method, 'MiB': f'{peak:.0f}'}
+        rows.append({**row, 'ratio to plain': peak / peaks['plain']})
+    print_table(f'Peak memory of an update, {args.size}, {DEVICE}', rows)
 
 
 def bench_stage(args) -> None:
@@ -249,25 +217,23 @@ def bench_stage(args) -> None:
     images under many names.
     """
     from tjls_mm.active.trial import run_stages
-    from tjls_mm.stage_folder import TrialFolder
 
     demo = ROOT / 'data' / 'demo' / 'VOCdemo'
-    images = sorted((demo / 'JPEGImages').glob('*.jpg'))
+    images = [path.stem for path in sorted((demo / 'JPEGImages').glob('*.jpg'))]
     rows = []
     for count in (500, 16551):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / 'data' / 'VOCdemo'
-            for sub in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-                (part / sub).mkdir(parents=True)
             names = [f'{i:06d}' for i in range(count + 20)]
             drawn = np.random.default_rng(0).choice(images, len(names))
-            for name, image in zip(names, drawn, strict=True):
-                (part / 'JPEGImages' / f'{name}.jpg').symlink_to(image)
-                xml = demo / 'Annotations' / f'{image.stem}.xml'
-                (part / 'Annotations' / f'{name}.xml').symlink_to(xml)
+            for sub, kind in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
+                (part / sub).mkdir(parents=True)
+                for name, image in zip(names, drawn, strict=True):
+                    target = demo / sub / f'{image}.{kind}'
+                    (part / sub / f'{name}.{kind}').symlink_to(target)
             for split, listed in (('trainval', names[:count]), ('test', names[count:])):
                 path = part / 'ImageSets' / 'Main' / f'{split}.txt'
-                path.write_text('\n'.join(listed) + '\n')
+                write_text(path, '\n'.join(listed) + '\n')
             cfg = Config.fromfile(ROOT / 'configs' / 'demo' / 'demo_random.py')
             cfg.work_dir = f'{folder}/work'
             cfg.data_source.data_root = f'{folder}/data'
@@ -279,12 +245,11 @@ def bench_stage(args) -> None:
             # From answer to answer is once all that a stage does.
             rests = np.diff([stage.answered.stat().st_mtime for stage in stages])
             for i, stage in enumerate(stages[1:]):
-                seconds = json.loads(stage.metrics.read_text())['seconds']
-                steps = ('train', 'evaluate', 'gather')
-                rests[i] -= sum(seconds.get(step, 0) for step in steps)
-            rows.append((str(count), f'{rests.mean():.2f}'))
-    title = 'A stage beside training, evaluation and gathering'
-    print_table(title, ('images', 'seconds per stage'), rows)
+                seconds = read_json(stage.metrics)['seconds']
+                for name in ('train', 'evaluate', 'gather'):
+                    rests[i] -= seconds.get(name, 0)
+        rows.append({'images': count, 'seconds per stage': rests.mean()})
+    print_table('A stage beside training, evaluation and gathering', rows)
 
 
 def bench_data(args) -> None:
@@ -294,113 +259,148 @@ def bench_data(args) -> None:
     CIFAR's do; a call is ``--updates`` updates, loading included.
     """
     from mmengine.dataset import pseudo_collate
+    from mmpretrain import registry
     from mmpretrain.datasets import CIFAR10
     from torch.utils.data import DataLoader
 
     n_images = args.updates * args.batch_size
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8)
+    shape = n_images, 32, 32, 3
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
+    @registry.DATASETS.register_module()
     class DrawnImages(CIFAR10):
         """CIFAR10 without its files."""
 
+        train_list = test_list = []
+
         def load_data_list(self) -> list[dict]:
-            return [
-                {'img': image, 'gt_label': i % 10} for i, image in enumerate(pixels)
-            ]
+            return [dict(img=image, gt_label=i % 10) for i, image in enumerate(pixels)]
 
-    theirs = DrawnImages(
-        data_root='.',
-        pipeline=[
-            dict(type='RandomCrop', crop_size=32, padding=4),
-            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-            dict(type='PackInputs'),
-        ],
-    )
-    rows = torch.randperm(n_images).tolist()
-    batches = [rows[i :: args.updates] for i in range(args.updates)]
-    seeded = [[(row, row) for row in batch] for batch in batches]
-    augmentation = dict(type='tjls_mm.BatchCropFlip', crop_size=32, padding=4)
-    workers = dict(num_workers=args.workers, persistent_workers=args.workers > 0)
+    crop = dict(crop_size=32, padding=4)
+    flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    pipeline = [dict(type='RandomCrop', **crop), flip, dict(type='PackInputs')]
+    drawn = DrawnImages(data_root='.', pipeline=pipeline)
+    source = dict(type='tjls_mm.BinaryImages', dataset='DrawnImages', data_root='.')
+    source = build_own(IMAGE_SOURCES, source)
     with tempfile.TemporaryDirectory() as folder:
-        ours = _decoded_data(Path(folder), pixels)
-        kind = 'tjls_mm.JointClsDataPreprocessor'
-        parts = {
-            'mmpretrain': (theirs, batches, workers, dict(type='ClsDataPreprocessor')),
-            'decoded once': (
-                ours,
-                seeded,
-                {},
-                dict(type=kind, augmentation=augmentation),
-            ),
+        list_file = f'{folder}/list.txt'
+        write_image_ids(list_file, source.list_images('pool'))
+        labelled = {**source.labelled_dataset(list_file), 'decode_once': True}
+        decoded = DATASETS.build(dict(type='tjls_mm.JointDataset', labelled=labelled))
+    augmentation = dict(type='tjls_mm.BatchCropFlip', **crop)
+    preprocessor = dict(type='tjls_mm.JointClsDataPreprocessor', **NORMALISE)
+    preprocessor = MODELS.build({**preprocessor, 'augmentation': augmentation})
+    options = dict(batch_size=args.batch_size, collate_fn=pseudo_collate)
+    workers = dict(num_workers=args.workers, persistent_workers=args.workers > 0)
+    theirs = DataLoader(drawn, **options, **workers)
+    # A joint data set is asked for an image and the seed of its transforms.
+    ours = DataLoader(decoded, sampler=[(i, i) for i in range(n_images)], **options)
+
+    def train(loader, model, wrapper):
+        for batch in loader:
+            model.train_step(batch, wrapper)
+
+    model, wrapper = learner('plain', args)
+    model.data_preprocessor = preprocessor.to(DEVICE)
+    sides = {'mmpretrain': partial(train, theirs, *learner('plain', args))}
+    sides['decoded once'] = partial(train, ours, model, wrapper)
+    time_in_turn('Training with its data', sides, args, n_images)
+
+
+def made_up_outputs(args, start: int, stop: int):
+    """What a reader would give of some images, in batches."""
+    rng = np.random.default_rng(start)
+    for first in range(start, stop, args.batch_size):
+        n = min(args.batch_size, stop - first)
+        m = n * args.boxes
+        if not m:
+            yield {'logit': rng.standard_normal(n, np.float32)}
+            continue
+        yield {
+            'boxes.count': np.full(n, args.boxes, np.int32),
+            'boxes.xyxy': rng.random((m, 4), np.float32),
+            'boxes.score': rng.random(m, np.float32),
+            'boxes.label': np.zeros(m, np.int32),
+            'boxes.probability': rng.random((m, args.classes), np.float32),
+            'box_feature': rng.random((m, args.features), np.float32).astype('f2'),
         }
-        sides = {}
-        for name, (dataset, sampler, options, preprocessor) in parts.items():
-            options = dict(batch_sampler=sampler, collate_fn=pseudo_collate, **options)
-            loader = DataLoader(dataset, **options)
-            made = updates(['plain'], args.batch_size, args.size, args.amp)
-            (update,) = made.values()
-            normalise = dict(mean=[125.0] * 3, std=[51.0] * 3)
-            preprocessor = MODELS.build({**preprocessor, **normalise}).to(device())
-            update.__defaults__[0].data_preprocessor = preprocessor
-
-            def call(loader=loader, update=update):
-                for batch in loader:
-                    update(batch=batch)
-
-            sides[name] = call
-        seconds = in_turn(sides, args.rounds)
-    title = f'Training with its data, {args.size}, batch {args.batch_size}, {device()}'
-    print_ratios(title, seconds, n_images)
 
 
-def _decoded_data(folder: Path, pixels: np.ndarray):
-    """A JointDataset of decoded images, all labelled."""
-    import cv2
+def bench_outputs(args) -> None:
+    """Write, join and read outputs; select by numbers, or reduce boxes of two shards.
 
-    from tjls_mm.image_ids import write_image_ids
-    from tjls_mm.registry import IMAGE_SOURCES, build_own
+    Prints seconds per step and the peak of memory above the start, in which pages of
+    memory-mapped files count.
+    """
+    before, _ = memory_mib()
 
-    classes = [str(i) for i in range(10)]
-    for name in classes:
-        (folder / 'train' / name).mkdir(parents=True)
-    ids = [f'train/{i % 10}/{i:06d}.png' for i in range(len(pixels))]
-    for image_id, image in zip(ids, pixels, strict=True):
-        cv2.imwrite(str(folder / image_id), image)
-    write_image_ids(folder / 'list.txt', ids)
-    source = dict(type='tjls_mm.ImageFolders', data_root=str(folder))
-    source.update(pool_dirs=['train'], test_dirs=['train'], classes=classes)
-    labelled = build_own(IMAGE_SOURCES, source).labelled_dataset(f'{folder}/list.txt')
-    labelled['decode_once'] = True
-    return DATASETS.build(dict(type='tjls_mm.JointDataset', labelled=labelled))
+    def step(name, call, *arguments):
+        started = time.perf_counter()
+        result = call(*arguments)
+        seconds, peak = time.perf_counter() - started, memory_mib()[1] - before
+        print(f'{name:8} {seconds:7.2f} s   peak so far {peak / 2**10:.2f} GiB')
+        return result
+
+    def reduce(boxes):
+        entropy = entr(boxes.probability).sum(1)
+        for how in ('sum', 'mean', 'max'):
+            boxes.reduce(entropy, how)
+        boxes.reduce(boxes.feature, 'mean')
+
+    names, shards = (['boxes', 'box_feature'], 2) if args.boxes else (['logit'], 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / 'pool'
+        ids = [f'images/{i:07d}' for i in range(args.images)]
+        store = step('store', ShardedStore, folder, ids, shards)
+        step('prepare', store.prepare, {'list_sha256': ''})
+        edges = [args.images * i // shards for i in range(shards + 1)]
+        for rank in range(shards):
+            made_up = made_up_outputs(args, *edges[rank : rank + 2])
+            step(f'shard {rank}', store.write_shard, rank, made_up)
+        step('join', store.join, names)
+        pool = step('open', Outputs.open, folder)
+        step('check', check_finite, pool, 'pool images')
+        if args.boxes:
+            step('reduce', reduce, pool['boxes'])
+        else:
+            select, budget = Discriminator('lowest').select, args.budget
+            answer = step('select', select, pool, pool, budget, 0)
+            found = check_selection(answer, args.images, budget, 'lowest')
+            path = Path(temporary) / 'selection.csv'
+            step('csv', write_selection, path, pool, found.rows, found.columns)
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f'files of {size / 2**30:.2f} GiB')
+
+
+def prepare(args) -> None:
+    """Make a process ready to build learners in silence."""
+    init_default_scope('mmpretrain' if args.size in CLASSIFIERS else 'mmdet')
+    logging.disable(logging.INFO)  # MMEngine logs every initialised weight
+    warnings.simplefilter('ignore')
 
 
 def main() -> None:
     """Run one benchmark."""
-    benchmarks = {
-        'train': bench_train,
-        'score': bench_score,
-        'memory': bench_memory,
-        'peak': bench_peak,
-        'stage': bench_stage,
-        'data': bench_data,
-    }
+    benchmarks = dict(train=bench_train, score=bench_score, memory=bench_memory)
+    benchmarks.update(stage=bench_stage, data=bench_data, outputs=bench_outputs)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('benchmark', choices=benchmarks)
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')
-    parser.add_argument('--updates', type=int, default=10, help='of a call of data')
-    parser.add_argument(
-        '--workers', type=int, default=0, help="of mmpretrain's loader in data"
-    )
-    parser.add_argument('--methods', nargs='+', choices=list(METHODS))
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    add = parser.add_argument
+    add('benchmark', choices=benchmarks)
+    add('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')
+    add('--methods', nargs='+', choices=list(METHODS), help='default: all it has')
+    add('--amp', action='store_true', help='mixed precision (GPU)')
+    numbers = dict(batch_size=32, rounds=5, updates=10, workers=0)
+    numbers.update(images=16_551, budget=1000, boxes=0, classes=21, features=256)
+    for name, number in numbers.items():
+        option = f'--{name.replace("_", "-")}'
+        add(option, type=int, default=number, help='default: %(default)s')
     args = parser.parse_args()
-    init_default_scope('mmpretrain' if args.size in CLASSIFIERS else 'mmdet')
-    logging.disable(logging.INFO)  # MMEngine logs every initialised weight
+    # The graph bottleneck belongs to classification.
+    known = [m for m in METHODS if m != 'gcn' or args.size in CLASSIFIERS]
+    args.methods = ['plain', *[m for m in args.methods or known if m != 'plain']]
+    prepare(args)
     benchmarks[args.benchmark](args)
 
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env python
 """Draw the demo data set: small photo-like scenes in Pascal VOC format.
 
-The set is made for active learning, so what one labels matters: the most frequent
-class has about ten times the objects of the rarest, 60 % of the pool are frames of
-short clips that show nearly the same scene of frequent classes, and most objects of
-the rare classes are in single images. The test images are independent scenes with
-about as many objects of every class. Classes differ by shape and texture; colours
-are random. The same parameters give the same bytes on the same package versions.
+What one labels matters: the most frequent class has about ten times the objects of the
+rarest, 60 % of the pool are frames of short clips that show nearly the same scene of
+frequent classes, and most objects of the rare classes are in single images. The test
+images are independent scenes with about as many objects of every class. Classes differ
+by shape and texture. The same parameters give the same bytes on the same packages.
 
     python tools/make_demo_data.py --out data/demo --seed 0 --pool 400 --test 100
 
@@ -16,7 +15,6 @@ clips) into data/demo/VOCdemo.
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +28,7 @@ import numpy as np
 # Most frequent in the pool first.
 CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
 FOLDER, STAMP = 'VOCdemo', 'demo.json'
+ADVICE = 'give another folder with --out'
 # Raise it when a change to this file changes the pixels or the boxes.
 VERSION = 1
 
@@ -55,9 +54,8 @@ Frame = tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
 class Thing:
     """One drawn shape: an object of a class, clutter, or what hides an object.
 
-    Centre and ``radius`` (of the circle around it) are in pixels, ``angle`` in radians,
-    ``vx``, ``vy`` in pixels per frame, ``stretch`` is width over height. ``seed`` fixes
-    colours and texture over the frames of a clip.
+    Centre and ``radius`` (of the circle around it) in pixels, ``vx``, ``vy`` in pixels
+    per frame; ``seed`` fixes colours and texture, ``stretch`` is width over height.
     """
 
     kind: str
@@ -66,7 +64,7 @@ class Thing:
     y: float
     radius: float
     stretch: float = 1.0
-    angle: float = 0.0
+    angle: float = 0.0  # radians
     vx: float = 0.0
     vy: float = 0.0
 
@@ -125,9 +123,10 @@ def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
     across = yy * np.cos(angle) - xx * np.sin(angle) + 6 * coarse
     period, pattern = rng.uniform(6, 26), rng.integers(4)
     strength = rng.uniform(0.05, 0.2)
-    if pattern < 2:
+    if pattern == 0:
         wave = np.sin(along * (2 * np.pi / period))
-        wave = wave * np.sin(across * (4 / period)) if pattern else wave
+    elif pattern == 1:
+        wave = np.sin(along * (2 * np.pi / period)) * np.sin(across * (4 / period))
     elif pattern == 2:
         wave = 4 * fine - 2
     else:
@@ -143,14 +142,11 @@ def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
     return ground
 
 
-def shape_and_texture(
-    kind: str, rng: Rng, u: np.ndarray, v: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def shape_and_texture(kind: str, rng: Rng, u: np.ndarray, v: np.ndarray) -> tuple:
     """A shape of ``CLASSES``, a 'blob' or a 'bar', in the unit circle.
 
-    ``u`` (S, S) is to the right in its own frame, ``v`` downwards; ``rng`` draws the
-    variation inside the class. Returns inside (S, S), bool, and where the second colour
-    goes (S, S), float32 in [0, 1].
+    ``u`` (S, S) is to the right in its own frame, ``v`` downwards. Returns inside
+    (S, S), bool, and where the second colour goes (S, S), float32 in [0, 1].
     """
     radius, theta = np.hypot(u, v), np.arctan2(v, u)
     if kind == 'ball':
@@ -160,9 +156,8 @@ def shape_and_texture(
     elif kind == 'crate':
         half = rng.uniform(0.62, 0.75)
         inside = (np.abs(u) <= 0.72) & (np.abs(v) <= half)
-        planks = (v / half * 2.0 + 0.01) % 1.0 < 0.18
-        frame = (np.abs(u) > 0.56) | (np.abs(v) > half - 0.16)
-        second = planks | frame
+        second = (v / half * 2.0 + 0.01) % 1.0 < 0.18  # planks, and their frame
+        second |= (np.abs(u) > 0.56) | (np.abs(v) > half - 0.16)
     elif kind == 'cone':
         top, slope = rng.uniform(0.0, 0.15), rng.uniform(0.32, 0.42)
         inside = (v >= -1 + top) & (v <= 0.8) & (np.abs(u) <= (v + 1) * slope)
@@ -183,24 +178,21 @@ def shape_and_texture(
         edge = 0.68 + 0.1 * np.sin(theta[..., None] * (2, 3, 5) + phases).sum(-1)
         inside = radius <= edge
         second = value_noise(rng, *u.shape, max(4, len(u) // rng.integers(3, 12))) > 0.5
-    elif kind == 'bar':
+    else:
         inside = (np.abs(u) <= 0.97) & (np.abs(v) <= rng.uniform(0.1, 0.24))
         second = (u * rng.uniform(1, 4)) % 1.0 < 0.5
-    else:
-        raise ValueError(f'unknown kind {kind!r}')
     return inside, second.astype(np.float32)
 
 
 def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Draw one thing on a patch of its own.
+    """One thing on a patch of its own.
 
-    Returns colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel
-    of the patch's upper left corner, which may lie outside the image.
+    Colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel of the
+    patch's upper left corner, which may lie outside the image.
     """
     rng = np.random.default_rng(thing.seed)
     half = int(np.ceil(thing.radius * max(thing.stretch, 1 / thing.stretch))) + 2
-    left, top = round(thing.x) - half, round(thing.y) - half
-    side = 2 * half
+    left, top, side = round(thing.x) - half, round(thing.y) - half, 2 * half
     # Two samples a pixel and direction, averaged below: smooth edges.
     axis = (np.arange(2 * side, dtype=np.float32) + 0.5) / 2
     x = (axis[None, :] + (left - thing.x)) / thing.radius
@@ -210,9 +202,8 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     u, v = (x * cos + y * sin) / stretch, (y * cos - x * sin) * stretch
 
     inside, second = shape_and_texture(thing.kind, rng, u, v)
-    contrast = 0.22 if thing.kind in CLASSES else 0.08
-    first_colour, second_colour = contrasting_colours(rng, contrast)
-    colours = first_colour + (second_colour - first_colour) * second[..., None]
+    low, high = contrasting_colours(rng, 0.22 if thing.kind in CLASSES else 0.08)
+    colours = low + (high - low) * second[..., None]
     grain = value_noise(rng, 2 * side, 2 * side, 4)
     lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
     colours = colours * lit[..., None].astype(np.float32)
@@ -232,34 +223,29 @@ def overlap(corner: tuple[int, int], side: int, size: tuple[int, int]) -> tuple:
 
 
 def draw_frame(scene: Scene, frame: int, rng: Rng) -> Frame | None:
-    """Draw one frame of a scene.
+    """The image (H, W, 3), uint8 BGR, and (class, box) of every object.
 
-    Returns the image (H, W, 3), uint8 BGR, and (class, box) of every object, boxes
-    x1, y1, x2, y2 in pixels, first and last seen pixel, counted from 0; or None where
+    Boxes are x1, y1, x2, y2, the first and last seen pixels, counted from 0. None where
     less than ``MIN_VISIBLE`` of an object is seen.
     """
     width, height = scene.size
-    jitter = rng.normal(0, 0.5, 2) if frame else np.zeros(2)
-    pan = np.array(scene.camera) * frame + jitter
+    pan = np.array(scene.camera) * frame + (rng.normal(0, 0.5, 2) if frame else 0)
     shift = np.clip(np.round(pan), -MARGIN, MARGIN).astype(int)
     left, top = MARGIN + shift
     image = scene.background[top : top + height, left : left + width].copy()
 
     seen = []  # (class, area of the whole shape, what is seen of it (H, W))
     for thing in scene.things:
-        moved = replace(
-            thing,
-            x=thing.x + thing.vx * frame - shift[0],
-            y=thing.y + thing.vy * frame - shift[1],
-            angle=thing.angle + rng.normal(0, 0.03) * bool(frame),
-        )
+        x, y = thing.x + thing.vx * frame, thing.y + thing.vy * frame
+        angle = thing.angle + rng.normal(0, 0.03) * bool(frame)
+        moved = replace(thing, x=x - shift[0], y=y - shift[1], angle=angle)
         patch, cover, corner = render(moved)
         here, there = overlap(corner, len(cover), scene.size)
         # A soft shadow ties the shape to the ground; it is no part of the box.
         shade = cv2.GaussianBlur(cover, (0, 0), 2.5)
-        below = (corner[0] + 2, corner[1] + 3)
-        here_shade, there_shade = overlap(below, len(cover), scene.size)
-        image[here_shade] *= 1 - 0.4 * shade[there_shade][..., None]
+        below = corner[0] + 2, corner[1] + 3
+        ground, shaded = overlap(below, len(cover), scene.size)
+        image[ground] *= 1 - 0.4 * shade[shaded][..., None]
         cut = cover[there]
         image[here] += (patch[there] - image[here]) * cut[..., None]
         for _, _, mask in seen:
@@ -322,15 +308,13 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
     in_front = []
     for thing in objects:
         if rng.random() < 0.2:
-            turn = rng.uniform(0, 2 * np.pi)
-            x = thing.x + thing.radius * np.cos(turn)
-            y = thing.y + thing.radius * np.sin(turn)
-            in_front.append(clutter(x, y, thing.radius * rng.uniform(0.4, 0.7)))
+            turn, reach = rng.uniform(0, 2 * np.pi), thing.radius
+            x, y = thing.x + reach * np.cos(turn), thing.y + reach * np.sin(turn)
+            in_front.append(clutter(x, y, reach * rng.uniform(0.4, 0.7)))
 
-    background = draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN)
     return Scene(
         size=size,
-        background=background,
+        background=draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN),
         things=(*behind, *objects, *in_front),
         camera=tuple(moving * rng.normal(0, 1.0, 2)),
         light=(rng.uniform(0.65, 1.2), *rng.uniform(-0.5, 0.5, 2)),
@@ -351,7 +335,7 @@ def draw_clip(rng: Rng, classes: Sequence[str], frames: int) -> list[Frame]:
 
 
 def share_out(rng: Rng, shares: Sequence[float], total: int) -> list[str]:
-    """Class names in random order, counts as near to ``shares`` as whole numbers allow.
+    """Class names in random order, counts as near to ``shares`` as possible.
 
     Every class of a non-zero share occurs if there is room for it.
     """
@@ -411,25 +395,20 @@ def is_made(folder: Path, wanted: dict) -> bool:
     if not folder.exists():
         return False
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding='utf-8'))
-        found = {key: stamp['parameters'].get(key) for key in wanted}
+        found = json.loads((folder / STAMP).read_text(encoding='utf-8'))['parameters']
+        other = [key for key in wanted if found.get(key) != wanted[key]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise FileExistsError(
-            f'{folder} exists and is not a demo set (no readable {STAMP}): '
-            'give another folder with --out'
-        ) from None
-    other = [k for k in wanted if found[k] != wanted[k]]
+        problem = f'exists and is not a demo set (no readable {STAMP})'
+        raise FileExistsError(f'{folder} {problem}: {ADVICE}') from None
     if other:
-        shown = '; '.join(f'{k} is {found[k]}, asked for {wanted[k]}' for k in other)
-        raise FileExistsError(
-            f'{folder} holds a demo set of other parameters ({shown}): give another '
-            'folder with --out, or ask for the same'
-        )
+        shown = [f'{k} is {found.get(k)}, asked for {wanted[k]}' for k in other]
+        problem = f'holds a demo set of other parameters ({"; ".join(shown)})'
+        raise FileExistsError(f'{folder} {problem}: {ADVICE}, or ask for the same')
     return True
 
 
 def write_set(folder: Path, parameters: dict) -> None:
-    """Draw all images into the empty ``folder``, the stamp last."""
+    """Draw all images into ``folder``, the stamp last."""
     seed, n_pool = parameters['seed'], parameters['pool']
     n_images = n_pool + parameters['test']
     for sub in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
@@ -443,66 +422,56 @@ def write_set(folder: Path, parameters: dict) -> None:
     # The place in the pool says nothing about the clip.
     numbers = iter([*rng.permutation(n_pool), *range(n_pool, n_images)])
 
-    counts = {split: dict.fromkeys(CLASSES, 0) for split in ('trainval', 'test')}
+    shown: dict[str, list[str]] = {'trainval': [], 'test': []}  # classes of objects
     names: dict[str, list[str]] = {'trainval': [], 'test': []}
     clips = []
     for index, (n_frames, classes) in enumerate(plans):
-        clip = []
         drawn = draw_clip(np.random.default_rng([seed, 1, index]), classes, n_frames)
-        for image, objects in drawn:
-            number = next(numbers)
-            split = 'trainval' if number < n_pool else 'test'
-            name = f'{number + 1:06d}'
-            names[split].append(name)
-            clip.append(name)
-            for class_name, _ in objects:
-                counts[split][class_name] += 1
+        clip = [next(numbers) for _ in drawn]
+        split = 'trainval' if clip[0] < n_pool else 'test'
+        clip = [f'{number + 1:06d}' for number in clip]
+        for name, (image, objects) in zip(clip, drawn, strict=True):
+            shown[split] += [kind for kind, _ in objects]
             path = folder / 'JPEGImages' / f'{name}.jpg'
             if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90]):
                 raise OSError(f'cannot write {path}')
             xml = annotation_xml(name, image.shape[1::-1], objects)
             (folder / 'Annotations' / f'{name}.xml').write_text(xml, encoding='utf-8')
-        if n_frames > 1:
-            clips.append(clip)
+        names[split] += clip
+        clips += [clip] if n_frames > 1 else []
 
     for split, listed in names.items():
         text = ''.join(f'{name}\n' for name in sorted(listed))
         (folder / f'ImageSets/Main/{split}.txt').write_text(text, encoding='utf-8')
+    counts = {s: {c: kinds.count(c) for c in CLASSES} for s, kinds in shown.items()}
     stamp = {'parameters': parameters, 'objects': counts, 'clips': clips}
     (folder / STAMP).write_text(json.dumps(stamp, indent=1) + '\n', encoding='utf-8')
 
 
-def make_demo_data(
-    out: str | Path, seed: int = 0, n_pool: int = 400, n_test: int = 100
-):
+def make_demo_data(out, seed: int = 0, n_pool: int = 400, n_test: int = 100) -> None:
     """Write the demo set to ``out/VOCdemo``; do nothing where it is already there.
 
-    It appears under its name in one step, when it is complete; an interrupted run
-    leaves at most a folder whose name starts with ``.VOCdemo-``. Raises FileExistsError
-    where ``out/VOCdemo`` is something else, ValueError where a number is too small.
+    It appears in one step, when it is complete; an interrupted run leaves at most a
+    folder ``.VOCdemo-*``. Raises FileExistsError where ``out/VOCdemo`` is something
+    else, ValueError where a number is too small.
     """
     parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
     for name, least in (('seed', 0), ('pool', MIN_POOL), ('test', MIN_TEST)):
-        if parameters[name] < least:
-            got = parameters[name]
+        if (got := parameters[name]) < least:
             raise ValueError(f'--{name} must be {least} or more, got {got}')
     folder = Path(out) / FOLDER
     if is_made(folder, parameters):
         print(f'{folder} already holds this demo set: nothing to do')
         return
     Path(out).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f'.{FOLDER}-', dir=out))
-    try:
-        write_set(scratch, parameters)
-        # mkdtemp makes folders that only their owner can read.
-        scratch.chmod(Path(out).stat().st_mode & 0o777)
+    with tempfile.TemporaryDirectory(prefix=f'.{FOLDER}-', dir=out) as scratch:
+        made = Path(scratch) / FOLDER
+        write_set(made, parameters)
         try:
-            scratch.rename(folder)
+            made.rename(folder)
         except OSError:  # another process may have finished first
             if not is_made(folder, parameters):
                 raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     print(f'{folder}: {n_pool} pool and {n_test} test images')
 
 

@@ -1,6 +1,6 @@
-# Grey faces, real and synthetic ones in class folders of the same names, as
-# tools/make_synthetic_pool.py writes them. CK+48 has 48 x 48 pixels; at 32 x 32 a
-# training takes 0.4 of the time.
+# Grey faces in real/<class>, synthetic/<class> and test/<class>, the test images of
+# other subjects than the rest. CK+48 has 48 x 48 pixels; at 32 x 32 a training takes
+# 0.4 of the time.
 _base_ = 'decoded.py'
 
 data_source = dict(

@@ -1,8 +1,7 @@
 # Synthetic faces for CK+48, a learner and schedule for two CPU cores. The start is all
 # real images, and every stage adds synthetic ones, whose labels are free: TJLS,
-# Sec. 4.3. The data:
-#   python tools/make_synthetic_pool.py data/ck48 data/ck48_synthetic \
-#       --subject-pattern '^(S\d+)_'
+# Sec. 4.3. data/ck48_synthetic has to hold real/<class>, synthetic/<class> and
+# test/<class>, split by subject: nobody in test is in real or synthetic.
 _base_ = [
     '../models/resnet18_small.py',
     '../data/ck48_synthetic.py',
