@@ -89,8 +89,7 @@ def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
     from mmpretrain.structures import DataSample
 
     side = {'ssd300': 300, 'small': 160}.get(size, 32)
-    square = side, side
-    shape = dict(img_shape=square, ori_shape=square, scale_factor=(1.0, 1.0))
+    shape = dict(img_shape=(side, side), ori_shape=(side, side))
     sample_type = DetDataSample if size in DETECTORS else DataSample
     rng = torch.Generator().manual_seed(0)
     samples = []
@@ -174,8 +173,7 @@ def bench_score(args) -> None:
         model = build(method, args.batch_size, args.size)
         batch = make_batch(args.size, args.batch_size)
         if method != 'plain':
-            bank = make_batch(args.size, args.batch_size - 1)
-            fill_context_banks(model, [bank])
+            fill_context_banks(model, [make_batch(args.size, args.batch_size - 1)])
         reader = find_reader(model.eval())
         sides[method] = partial(score, method, model, reader, batch)
     time_in_turn('Scoring', sides, args, args.batch_size)
@@ -235,8 +233,7 @@ def bench_stage(args) -> None:
                 path = part / 'ImageSets' / 'Main' / f'{split}.txt'
                 write_text(path, '\n'.join(listed) + '\n')
             cfg = Config.fromfile(ROOT / 'configs' / 'demo' / 'demo_random.py')
-            cfg.work_dir = f'{folder}/work'
-            cfg.data_source.data_root = f'{folder}/data'
+            cfg.work_dir, cfg.data_source.data_root = f'{folder}/work', f'{folder}/data'
             size = count // 16
             cfg.active_learning.update(initial=size, budget=size, stages=4)
             cfg.train_cfg, cfg.param_scheduler = dict(max_iters=2), []
@@ -264,13 +261,10 @@ def bench_data(args) -> None:
     from torch.utils.data import DataLoader
 
     n_images = args.updates * args.batch_size
-    shape = n_images, 32, 32, 3
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, 32, 32, 3), 'u1')
 
     @registry.DATASETS.register_module()
-    class DrawnImages(CIFAR10):
-        """CIFAR10 without its files."""
-
+    class DrawnImages(CIFAR10):  # without its files
         train_list = test_list = []
 
         def load_data_list(self) -> list[dict]:
@@ -287,9 +281,8 @@ def bench_data(args) -> None:
         write_image_ids(list_file, source.list_images('pool'))
         labelled = {**source.labelled_dataset(list_file), 'decode_once': True}
         decoded = DATASETS.build(dict(type='tjls_mm.JointDataset', labelled=labelled))
-    augmentation = dict(type='tjls_mm.BatchCropFlip', **crop)
     preprocessor = dict(type='tjls_mm.JointClsDataPreprocessor', **NORMALISE)
-    preprocessor = MODELS.build({**preprocessor, 'augmentation': augmentation})
+    preprocessor['augmentation'] = dict(type='tjls_mm.BatchCropFlip', **crop)
     options = dict(batch_size=args.batch_size, collate_fn=pseudo_collate)
     workers = dict(num_workers=args.workers, persistent_workers=args.workers > 0)
     theirs = DataLoader(drawn, **options, **workers)
@@ -301,7 +294,7 @@ def bench_data(args) -> None:
             model.train_step(batch, wrapper)
 
     model, wrapper = learner('plain', args)
-    model.data_preprocessor = preprocessor.to(DEVICE)
+    model.data_preprocessor = MODELS.build(preprocessor).to(DEVICE)
     sides = {'mmpretrain': partial(train, theirs, *learner('plain', args))}
     sides['decoded once'] = partial(train, ours, model, wrapper)
     time_in_turn('Training with its data', sides, args, n_images)
@@ -391,11 +384,10 @@ def main() -> None:
     add('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')
     add('--methods', nargs='+', choices=list(METHODS), help='default: all it has')
     add('--amp', action='store_true', help='mixed precision (GPU)')
-    numbers = dict(batch_size=32, rounds=5, updates=10, workers=0)
+    numbers = {'batch-size': 32, 'rounds': 5, 'updates': 10, 'workers': 0}
     numbers.update(images=16_551, budget=1000, boxes=0, classes=21, features=256)
     for name, number in numbers.items():
-        option = f'--{name.replace("_", "-")}'
-        add(option, type=int, default=number, help='default: %(default)s')
+        add(f'--{name}', type=int, default=number, help='default: %(default)s')
     args = parser.parse_args()
     # The graph bottleneck belongs to classification.
     known = [m for m in METHODS if m != 'gcn' or args.size in CLASSIFIERS]

@@ -43,7 +43,6 @@ CLIP_FRAMES = (4, 8)
 MIN_VISIBLE = 0.5
 # Free room around the first frame of a clip for the camera to move, in pixels.
 MARGIN = 16
-MIN_POOL, MIN_TEST = 16, 4
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 Rng = np.random.Generator
@@ -427,9 +426,8 @@ def write_set(folder: Path, parameters: dict) -> None:
     clips = []
     for index, (n_frames, classes) in enumerate(plans):
         drawn = draw_clip(np.random.default_rng([seed, 1, index]), classes, n_frames)
-        clip = [next(numbers) for _ in drawn]
-        split = 'trainval' if clip[0] < n_pool else 'test'
-        clip = [f'{number + 1:06d}' for number in clip]
+        clip = [f'{next(numbers) + 1:06d}' for _ in drawn]
+        split = 'trainval' if int(clip[0]) <= n_pool else 'test'
         for name, (image, objects) in zip(clip, drawn, strict=True):
             shown[split] += [kind for kind, _ in objects]
             path = folder / 'JPEGImages' / f'{name}.jpg'
@@ -456,7 +454,7 @@ def make_demo_data(out, seed: int = 0, n_pool: int = 400, n_test: int = 100) -> 
     else, ValueError where a number is too small.
     """
     parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
-    for name, least in (('seed', 0), ('pool', MIN_POOL), ('test', MIN_TEST)):
+    for name, least in (('seed', 0), ('pool', 16), ('test', 4)):
         if (got := parameters[name]) < least:
             raise ValueError(f'--{name} must be {least} or more, got {got}')
     folder = Path(out) / FOLDER
