@@ -80,16 +80,7 @@ def plan_batches(
     many of the pool beside them. ``auto_scale_lr.base_batch_size`` names the labelled
     images of an update of the whole experiment. With ``auto_scale_lr.enable`` every
     process takes ``batch_size`` and MMEngine scales the learning rate; otherwise the
-    processes share the total.
-
-    Args:
-        cfg: Config of the trial.
-        method: Its method.
-        uses_pool: Whether a branch trains on pool images.
-        world_size: Number of processes.
-
-    Raises:
-        InputError: If the batch cannot be split.
+    processes share the total. InputError if it cannot be split.
     """
     size = cfg.train_dataloader.get('batch_size', 1)
     scale = cfg.get('auto_scale_lr') or {}
@@ -98,9 +89,9 @@ def plan_batches(
         total = scale['base_batch_size']
         if size not in (total, total // world_size):
             raise InputError(
-                f'{world_size} processes share the batch of {total} labelled images '
-                'that auto_scale_lr.base_batch_size names, but '
-                f'train_dataloader.batch_size is {size}: set both to one number.'
+                f'{world_size} processes share the {total} labelled images of '
+                'auto_scale_lr.base_batch_size, but train_dataloader.batch_size is '
+                f'{size}: set both to one number.'
             )
         if total % world_size:
             raise InputError(

@@ -39,15 +39,12 @@ class Learner:
 
 
 def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Learner:
-    """Build the learner once and ask it.
+    """Build the learner once and ask it; InputError if it cannot be built.
 
     Args:
         cfg: Config of the trial.
         method: Its method.
         names: Pool outputs whose remedy is asked for where they cannot be had.
-
-    Raises:
-        InputError: If the model cannot be built.
     """
     config = add_joint_parts(cfg.model, method.bottleneck, method.branches)
     model = build_model(cfg, config)
@@ -89,15 +86,7 @@ def _check_optimizer(cfg: Config, model: torch.nn.Module) -> None:
 
 
 def build_model(cfg: Config, config: Mapping) -> torch.nn.Module:
-    """A model with whatever weights it is born with.
-
-    Args:
-        cfg: Config of the trial, for scope and data preprocessor.
-        config: Of the model.
-
-    Raises:
-        InputError: If it cannot be built.
-    """
+    """The model of a config with whatever weights it is born with."""
     config = copy.deepcopy(config)
     # Its size comes from the loader, which nothing here depends on.
     bottleneck = config.get(head_key(config), {}).get('bottleneck') or {}

@@ -30,19 +30,10 @@ LOOPS = (None, 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
 def fill_schedule(
     cfg: Config, batches: Batches, n_labelled: int, seed: int, stage: int, bar: bool
 ) -> None:
-    """Fill in length and schedulers of a stage's training.
+    """Fill in length and schedulers of a stage's training, in place.
 
-    Args:
-        cfg: Config of the stage, changed in place: ``train_cfg`` and
-            ``param_scheduler`` count iterations afterwards.
-        batches: How images make up iterations.
-        n_labelled: Labelled images of the stage.
-        seed: Of the trial.
-        stage: Its number.
-        bar: Whether training shows a progress bar.
-
-    Raises:
-        InputError: If the schedule cannot be run.
+    ``train_cfg`` and ``param_scheduler`` count iterations afterwards. InputError if
+    the schedule cannot be run.
     """
     train = cfg.train_cfg
     kind = train.pop('type', None)

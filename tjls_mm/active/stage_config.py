@@ -1,6 +1,7 @@
 """Derive the config of one stage from the config of the trial."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,8 @@ _TEXTS: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a stage is run on.
-
-    Attributes:
-        number: From 0.
-        folder: Its work dir; holds the lists.
-        n_labelled: Labelled images.
-        n_pool: Pool images.
-        test_list: List file of the test images.
-        world_size: Number of processes.
+    """What a stage is run on: its number from 0, its folder, how many images, the
+    list of test images, and the number of processes.
     """
 
     number: int
@@ -60,15 +54,8 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class StageDeriver:
-    """Derives configs of stages; everything but the stage is the trial's.
-
-    Attributes:
-        cfg: Config of the trial; never changed.
-        source: Image source.
-        settings: Section ``active_learning``.
-        method: Section ``method``.
-        learner: Facts of the learner.
-        needs: Of the query strategy.
+    """Derives configs of stages from the config of a trial, which is never changed,
+    its image source, its sections, its learner and what its query strategy needs.
     """
 
     cfg: Config
@@ -203,12 +190,10 @@ class StageDeriver:
         loader.dataset = ConfigDict(joint)
         loader.batch_size = batches.labelled
         loader.sampler = dict(type='DefaultSampler', shuffle=True)
+        names = 'composition', 'update', 'pool_ratio', 'redraw_pool'
         loader.batch_sampler = dict(
             type='tjls_mm.JointBatchSampler',
-            composition=method.composition,
-            update=method.update,
-            pool_ratio=method.pool_ratio,
-            redraw_pool=method.redraw_pool,
+            **{name: getattr(method, name) for name in names},
             accumulative_counts=batches.accumulative_counts,
             seed=seed,
             stage=stage.number,
@@ -232,11 +217,12 @@ class StageDeriver:
         pool = {**source.pool_dataset(_path(folder.pool)), 'test_mode': True, **seen}
         if 'pipeline' in seen:
             pool['pipeline'] = source.score_pipeline(seen['pipeline'])
-        cfg.score_dataloader = dict(
-            batch_size=val.get('batch_size', 1),
-            num_workers=val.get('num_workers', 0),
-            **{'dataset': pool},
-        ) | dict(self.cfg.get('score_dataloader') or {})
+        cfg.score_dataloader = {
+            'batch_size': val.get('batch_size', 1),
+            'num_workers': val.get('num_workers', 0),
+            'dataset': pool,
+            **(self.cfg.get('score_dataloader') or {}),
+        }
 
     def _fill_hooks(self, cfg: Config, stage: StageInputs) -> None:
         hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -260,18 +246,13 @@ class StageDeriver:
             bank = _path(stage.folder.bank)
             own.append(dict(type='tjls_mm.ContextBankHook', list_file=bank))
         if self.scores_pool(stage):
-            own.append(
-                dict(
-                    type='tjls_mm.PoolScoringHook',
-                    lists=_path(stage.folder.path),
-                    needs=dict(
-                        pool=list(self.needs.pool),
-                        labelled=list(self.needs.labelled),
-                        passes=self.needs.passes,
-                    ),
-                    seed=self.gather_seed(stage.number),
-                )
+            hook = dict(
+                type='tjls_mm.PoolScoringHook',
+                lists=_path(stage.folder.path),
+                needs=dataclasses.asdict(self.needs),
+                seed=self.gather_seed(stage.number),
             )
+            own.append(hook)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *own]
 
 
@@ -299,11 +280,7 @@ def _name_stage(cfg: Config, stage: StageInputs) -> None:
 
 
 def derive_evaluation_config(cfg: Config) -> Config:
-    """The same stage without training: what runs from its weights.
-
-    Args:
-        cfg: Of ``StageDeriver.derive``; not changed.
-    """
+    """The same stage without training: what runs from its weights."""
     cfg = copy.deepcopy(cfg)
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg[name] = None
@@ -319,12 +296,7 @@ def derive_evaluation_config(cfg: Config) -> Config:
 def derive_standalone_config(cfg: Config) -> Config:
     """The stage config as saved for mmdet's and mmpretrain's own tools.
 
-    Args:
-        cfg: Of ``StageDeriver.derive``; not changed.
-
-    Returns:
-        The same with a work dir of its own: training it again must not write
-        over the stage.
+    Its work dir is its own: training it again must not write over the stage.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(Path(cfg.work_dir) / 'rerun')
