@@ -271,7 +271,7 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
         ),
         ({'data_preprocessor.mean': [1.0, 2.0]}, 'mean has 2 values for images of 3'),
         (
-            {'data_preprocessor.type': 'ClsDataPreprocessor'},
+            {'data_preprocessor': dict(_delete_=True, type='ClsDataPreprocessor')},
             'JointClsDataPreprocessor',
         ),
         (

@@ -157,6 +157,7 @@ class Manifest:
 
     def load(self) -> None:
         """Read what the work dir holds; InputError if it is no state of a trial."""
+        self.notes = []
         try:
             self.content = json.loads(self.path.read_text(encoding='utf-8'))
             for key in ('config', 'seed', 'images', 'test', 'initial', 'changes'):
