@@ -30,7 +30,7 @@ class Killed(BaseException):
 def results(work_dir: Path) -> dict:
     """Everything of a trial that a repeated run must reproduce."""
     found = {}
-    for folder in sorted(work_dir.glob('stage_[0-9]*')):
+    for folder in sorted(work_dir.glob('stage_[0-9][0-9]')):
         record = json.loads((folder / 'metrics.json').read_text())
         record.pop('seconds')
         found[folder.name] = dict(

@@ -68,7 +68,6 @@ class TrialPlan:
         self.deriver = StageDeriver(
             cfg, self.source, self.settings, self.method, self.learner, needs
         )
-        self.budget(0, len(self.initial))
         self._try_stage(world_size)
 
     @property
