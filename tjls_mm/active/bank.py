@@ -7,21 +7,10 @@ from tjls_mm.randomness import generator
 def draw_bank(
     labelled: list[str], pool: list[str], size: int, seed: int, stage: int
 ) -> list[str]:
-    """Reference images of the context bank.
+    """B - 1 reference images of the context bank, B being the batch.
 
-    Args:
-        labelled: Sorted ids.
-        pool: Sorted ids.
-        size: B - 1, B being the batch that images attend over.
-        seed: Of the trial.
-        stage: Its number.
-
-    Returns:
-        ⌈B/2⌉ labelled ids, then pool ids; where one side is short, the other
-        fills up.
-
-    Raises:
-        InputError: If both together are fewer than ``size``.
+    ⌈B/2⌉ of the sorted labelled ids, then of the pool; where one side is short, the
+    other fills up. InputError if both together are fewer than ``size``.
     """
     if len(labelled) + len(pool) < size:
         raise InputError(

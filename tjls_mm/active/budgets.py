@@ -6,15 +6,9 @@ from tjls_mm.errors import InputError
 
 
 def image_count(value: int | float, total: int, name: str) -> int:
-    """Number of images from a count or a fraction of all.
+    """Number of images from a count, or from a fraction of all, a float in (0, 1].
 
-    Args:
-        value: A count, or a fraction in (0, 1] given as float.
-        total: Labelled and pool images together.
-        name: Of the setting, for the message.
-
-    Raises:
-        InputError: If the value is neither.
+    InputError, naming the setting, if the value is neither.
     """
     if isinstance(value, float) and 0 < value <= 1:
         return max(1, round(value * total))
@@ -31,13 +25,8 @@ def expand_budgets(
 ) -> list[int]:
     """Images to select after each stage but the last, as configured.
 
-    Args:
-        total: Labelled and pool images together.
-        budget: Per stage, as count or fraction of ``total``, or one per selection.
-        stages: Number of stages, at least 1.
-
-    Raises:
-        InputError: If a budget is none, or they are too many or too few.
+    A budget is a count, a fraction of ``total`` (labelled and pool images together),
+    or one of them per selection. InputError if they are none, too many or too few.
     """
     if not isinstance(budget, (list, tuple)):
         return [image_count(budget, total, 'budget')] * (stages - 1)
@@ -69,11 +58,6 @@ def fit_budgets(
         InputError: If they do not fit; says how many stages would.
     """
     budgets, left = list(budgets), total - n_labelled
-    if left < 0:
-        raise InputError(
-            f'active_learning.initial asks for {n_labelled} images, the data set has '
-            f'{total}.'
-        )
     for i, wanted in enumerate(budgets):
         if wanted <= left:
             left -= wanted

@@ -11,15 +11,9 @@ from tjls_mm.errors import InputError
 def read_config(
     path: str, options: Sequence[str] = (), seed: int | None = None
 ) -> Config:
-    """A config file with the command line's overrides.
+    """A text config with overrides (``KEY=VALUE``, as for MMEngine's tools) and seed.
 
-    Args:
-        path: Of a text config.
-        options: ``KEY=VALUE`` pairs, as MMEngine's tools take them.
-        seed: In place of ``randomness.seed``.
-
-    Raises:
-        InputError: If the file cannot be read, or an override does not fit.
+    InputError if the file cannot be read, or an override does not fit.
     """
     if not osp.isfile(path):
         raise InputError(f'The config file {path} does not exist.')

@@ -12,12 +12,7 @@ PATIENCE_S = 4 * 3600
 
 
 def init_launcher(launcher: str, cfg: Config) -> None:
-    """Initialise torch.distributed for a launcher of MMEngine.
-
-    Args:
-        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        cfg: Config of the trial, for ``env_cfg.dist_cfg``.
-    """
+    """Initialise torch.distributed for 'none', 'pytorch', 'slurm' or 'mpi'."""
     if launcher == 'none' or is_distributed():
         return
     if not torch.cuda.is_available() and launcher == 'pytorch':

@@ -13,40 +13,16 @@ from tjls_mm.image_ids import read_image_ids
 from tjls_mm.stage_folder import TrialFolder
 
 SECTIONS = (
-    'model',
-    'data_preprocessor',
-    'sync_bn',
-    'train_dataloader',
-    'val_dataloader',
-    'val_cfg',
-    'val_evaluator',
-    'score_dataloader',
-    'train_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'auto_scale_lr',
-    'custom_hooks',
-    'default_hooks',
-    'load_from',
-    'data_source',
-    'active_learning',
-    'method',
-)
+    'model data_preprocessor sync_bn train_dataloader val_dataloader val_cfg '
+    'val_evaluator score_dataloader train_cfg optim_wrapper param_scheduler '
+    'auto_scale_lr custom_hooks default_hooks load_from data_source active_learning '
+    'method'
+).split()
 """Parts of a config that decide about results."""
 
 MAY_DIFFER = frozenset(
-    {
-        'data_root',
-        'num_workers',
-        'persistent_workers',
-        'pin_memory',
-        'prefetch_factor',
-        'backend_args',
-        'console',
-        'download',
-        'keep_outputs',
-        'trust_checkpoints',
-    }
+    'data_root num_workers persistent_workers pin_memory prefetch_factor backend_args '
+    'console download keep_outputs trust_checkpoints'.split()
 )
 """Keys, anywhere, that do not: places, fetching, workers, logging."""
 
@@ -172,15 +148,14 @@ class Manifest:
             ) from None
 
     def resume(self, facts: TrialFacts, redo_from: int | None = None) -> None:
-        """Continue the trial that was loaded.
+        """Continue the trial that was loaded, as the config describes it now.
 
         Args:
-            facts: Of the trial as the config describes it now.
+            facts: Of the trial.
             redo_from: Give up this stage and those after it.
 
         Raises:
-            InputError: If the work dir belongs to another trial, or one of its
-                files was changed.
+            InputError: If it is another trial, or one of its files was changed.
         """
         count = len(self.stages)
         if redo_from is not None and not 0 <= redo_from < count:
@@ -349,12 +324,7 @@ class Manifest:
         self.save()
 
     def complete(self, number: int, record: dict) -> None:
-        """Note that a stage is done, with its results.
-
-        Args:
-            number: Of the stage.
-            record: Content of its ``metrics.json``.
-        """
+        """Note that a stage is done, with the content of its ``metrics.json``."""
         f = self.folder.stage(number)
         files = f.model, f.metrics, f.selection, f.selected, f.annotations, f.answered
         entry = self.entry(number)

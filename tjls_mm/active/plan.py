@@ -27,25 +27,10 @@ from tjls_mm.stage_folder import TrialFolder
 
 
 class TrialPlan:
-    """What a trial will do, checked.
+    """What a trial will do, checked: InputError if something does not fit.
 
-    Attributes:
-        settings, method: Sections of the config.
-        source: Image source.
-        query: Query strategy.
-        annotator: Who labels.
-        learner: Facts of the learner.
-        deriver: Derives configs of stages.
-        image_ids: Labelled and pool images, sorted.
-        test_ids: Test images, sorted.
-        initial: image_ids labelled at stage 0, sorted.
-
-    Args:
-        cfg: Config of the trial.
-        world_size: Number of processes.
-
-    Raises:
-        InputError: If something is missing or does not fit.
+    ``image_ids`` (labelled and pool), ``test_ids`` and ``initial`` (labelled at stage
+    0) are sorted; the other attributes are what the sections of the config describe.
     """
 
     def __init__(self, cfg: Config, world_size: int = 1) -> None:
@@ -90,14 +75,8 @@ class TrialPlan:
     def budget(self, number: int, n_labelled: int) -> int:
         """Images to select after a stage, 0 after the last.
 
-        Budgets are what is left now: later ones are planned from who is labelled.
-
-        Args:
-            number: Of the stage.
-            n_labelled: Labelled images of that stage.
-
-        Raises:
-            InputError: If this one and those to come do not fit into the pool.
+        Budgets are what is left now: InputError if this one and those to come do not
+        fit beside the labelled images of the stage.
         """
         total, settings = len(self.image_ids), self.settings
         budgets = expand_budgets(total, settings.budget, self.n_stages)[number:]
@@ -144,7 +123,14 @@ class TrialPlan:
 
     def _initial(self, value) -> list[str]:
         if isinstance(value, str) and value.endswith('/'):
-            return self._initial_below(value)
+            found = [i for i in self.image_ids if i.startswith(value)]
+            if not found:
+                raise InputError(
+                    f'active_learning.initial: no image_id begins with {value!r}; they '
+                    f'look like {self.image_ids[0]!r}. (Without the slash at its end '
+                    'it would be a list file.)'
+                )
+            return found
         if isinstance(value, (str, Path)):
             listed = read_image_ids(value)
             unknown = sorted(set(listed) - set(self.image_ids))
@@ -155,36 +141,22 @@ class TrialPlan:
                     'the list, or set active_learning.initial to a number of images.'
                 )
             return sorted(listed)
-        count = image_count(value, len(self.image_ids), 'initial')
-        if count > len(self.image_ids):
+        total = len(self.image_ids)
+        count = image_count(value, total, 'initial')
+        if count > total:
             raise InputError(
                 f'active_learning.initial asks for {count} images, the data set has '
-                f'{len(self.image_ids)}: 0 stages fit.'
+                f'{total}: 0 stages fit.'
             )
-        return sorted(
-            select_random(self.image_ids, count, derive_seed(self.seed, 'initial'))
-        )
-
-    def _initial_below(self, prefix: str) -> list[str]:
-        found = [i for i in self.image_ids if i.startswith(prefix)]
-        if not found:
-            raise InputError(
-                f'active_learning.initial: no image_id begins with {prefix!r}; they '
-                f'look like {self.image_ids[0]!r}. (Without the slash at its end it '
-                'would be a list file.)'
-            )
-        return found
+        seed = derive_seed(self.seed, 'initial')
+        return sorted(select_random(self.image_ids, count, seed))
 
     def check_weights(self) -> None:
         """Refuse weights that cannot be had, or that could run code."""
         raise_first(weight_problems(self.cfg, self.settings, self.learner.config))
 
     def check_annotations(self, labelled: list[str]) -> None:
-        """Read the annotations of test and labelled images.
-
-        Args:
-            labelled: image_ids labelled at the stage at hand.
-        """
+        """Read the annotations of test images and of those labelled now."""
         raise_first(self.source.annotation_problems(self.test_ids, 'test'))
         raise_first(self.source.annotation_problems(labelled, 'labelled'))
 

@@ -55,10 +55,6 @@ class Stage:
 
     Every step asks first whether it is done: whether the file that it writes last is
     there. Process 0 looks and tells the others, so all do the same.
-
-    Args:
-        trial: That it belongs to.
-        number: From 0.
     """
 
     def __init__(self, trial: Trial, number: int) -> None:
@@ -74,14 +70,8 @@ class Stage:
         self.inputs = self._inputs(n_labelled, n_pool)
 
     def _inputs(self, n_labelled: int, n_pool: int) -> StageInputs:
-        return StageInputs(
-            self.number,
-            self.folder,
-            n_labelled,
-            n_pool,
-            self.trial.folder.test,
-            self.trial.world_size,
-        )
+        test, size = self.trial.folder.test, self.trial.world_size
+        return StageInputs(self.number, self.folder, n_labelled, n_pool, test, size)
 
     def _prepare(self) -> tuple[int, int, int]:
         started = time.perf_counter()
@@ -103,10 +93,8 @@ class Stage:
                 manifest.begin(self.number, self._lists(), self.trial.world_size)
                 return *sizes, budget
         if knows:
-            manifest.forget(
-                self.number,
-                [folder.labelled, folder.pool, folder.held_out, folder.bank],
-            )
+            lists = folder.labelled, folder.pool, folder.held_out, folder.bank
+            manifest.forget(self.number, lists)
         # Written last: without it, a kill from here on prepares the stage again.
         folder.config.unlink(missing_ok=True)
         write_image_ids(folder.labelled, labelled)
@@ -247,11 +235,7 @@ class Stage:
         write_image_ids(folder.selected, selected)
 
     def annotate(self) -> bool:
-        """Ask the annotator about the selected images.
-
-        Returns:
-            Whether there is an answer; the trial waits otherwise.
-        """
+        """Ask the annotator; whether there is an answer, else the trial waits."""
         return not self.budget or on_main_process(self._annotate)
 
     def _annotate(self) -> bool:

@@ -55,10 +55,6 @@ class Trial:
     """One run of all stages with one seed, on disk.
 
     Process 0 reads and writes files; the others follow.
-
-    Args:
-        cfg: Config of the trial.
-        redo_from: Give up this stage and those after it first.
     """
 
     def __init__(self, cfg: Config, redo_from: int | None = None) -> None:
@@ -83,11 +79,7 @@ class Trial:
         self._lock.release()
 
     def _open(self) -> tuple[int, bool]:
-        """Begin or continue, on process 0.
-
-        Returns:
-            How many stages are complete, and whether the work dir can only be read.
-        """
+        """Begin or continue: complete stages, and whether nothing can be written."""
         folder, manifest, plan = self.folder, self.manifest, self.plan
         seen = self._read_state()
         if seen is not None:
