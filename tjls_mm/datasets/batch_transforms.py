@@ -16,8 +16,8 @@ class BatchCropFlip:
     """Pad, crop at random and flip at random, for images of one size.
 
     The distribution is that of mmpretrain's ``RandomCrop(crop_size, padding)`` and
-    mmcv's ``RandomFlip(prob=flip_prob)``: every offset is equally likely. What
-    happens to an image depends on its own seed only, not on its batch.
+    mmcv's ``RandomFlip(prob=flip_prob)``. An image's own seed decides, whatever the
+    batch.
 
     Args:
         crop_size: Side of the crop in pixels, or (height, width).
@@ -38,17 +38,12 @@ class BatchCropFlip:
         self.flip_prob = flip_prob
         self.pad_val = pad_val
 
-    def draw(
-        self, seeds: Sequence[int], size: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What happens to images, by their seeds, in a padded size (height, width).
+    def draw(self, seeds: Sequence[int], size: Sequence[int]) -> tuple[Tensor, ...]:
+        """Draw what happens to images of a padded size (height, width), by their seeds.
 
         Returns:
             Top and left of the window in the padded image, (B,), int64, and whether
-            it is flipped, (B,), bool.
-
-        Raises:
-            ValueError: If the window is larger than the padded image.
+            it is flipped, (B,), bool. A window larger than it is a ValueError.
         """
         height, width = self.crop_size
         free = size[0] - height + 1, size[1] - width + 1
@@ -62,11 +57,7 @@ class BatchCropFlip:
         return top, left, numbers[:, 2] < self.flip_prob
 
     def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Augment images, (B, C, H, W), by their seeds, on the images' device.
-
-        Returns:
-            (B, C, *crop_size), of the same type.
-        """
+        """Images, (B, C, H, W), as (B, C, *crop_size) of the same device and type."""
         if self.padding:
             images = F.pad(images, [self.padding] * 4, value=self.pad_val)
         top, left, flip = self.draw(seeds, images.shape[-2:])

@@ -1,5 +1,6 @@
 """CIFAR and MNIST, whose files hold many images and their labels."""
 
+import contextlib
 import functools
 import os
 import os.path as osp
@@ -22,12 +23,11 @@ SPLITS = {'pool': 'train', 'test': 'test'}
 class BinaryImages(ClsImageSource):
     """A data set of mmpretrain with the interface of its CIFAR10 or MNIST.
 
-    An image_id is the split and the position in it: ``train/00042``. Labels are
-    parted from images right after loading.
+    An image_id is the split and the position in it: ``train/00042``.
 
     Args:
-        dataset: Its type: 'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST', or the
-            name of a subclass with its scope.
+        dataset: 'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST', or the name of a
+            subclass with its scope.
         data_root: Folder of the files.
         download: Fetch missing files.
         channels: 3, or 1 for grey images.
@@ -56,23 +56,19 @@ class BinaryImages(ClsImageSource):
         return [f'{SPLITS[split]}/{i:05d}' for i in range(len(images))]
 
     def _find(self, image_id: str) -> tuple[np.ndarray, int]:
-        """Pixels and class of an image."""
         split, _, number = image_id.partition('/')
         if split in SPLITS.values() and number.isascii() and number.isdigit():
             images, labels = _load(self.dataset, self.data_root, split)
             if int(number) < len(images):
                 return images[int(number)], int(labels[int(number)])
-        raise InputError(
-            f'{image_id!r} is no image of {self.dataset}: expected an id such as '
-            "'train/00042'."
-        )
+        expected = "expected an id such as 'train/00042'"
+        raise InputError(f'{image_id!r} is no image of {self.dataset}: {expected}.')
 
     def load_image(self, image_id: str) -> np.ndarray:
         image, _ = self._find(image_id)
         if self.channels == 1 and image.ndim == 3:
-            raise InputError(
-                f'{self.dataset} has coloured images: set data_source.channels=3.'
-            )
+            advice = 'set data_source.channels=3'
+            raise InputError(f'{self.dataset} has coloured images: {advice}.')
         return spread_channels(image, self.channels)
 
     def entry(self, image_id: str) -> dict:
@@ -82,57 +78,38 @@ class BinaryImages(ClsImageSource):
         return self._find(image_id)[1]
 
     def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
-        """None: loading has read every image."""
-        return {}
+        return {}  # loading has read every image
 
 
 @functools.cache
 def _fetch(cls, data_root: str) -> None:
-    """Download the files of a data set that are not there.
+    """Download missing files in one process; the others wait for its lock."""
+    from mmpretrain.datasets import utils
 
-    One process does, the others wait for its lock: no rank needs to know of them.
-    """
-    if _has_files(cls, data_root):
-        return
+    with contextlib.suppress(InputError):
+        return _check_files(cls, data_root)
     try:
         os.makedirs(data_root, exist_ok=True)
         with FileLock(osp.join(data_root, '.fetching')):
-            if not _has_files(cls, data_root):  # fetched by another process
-                _download(cls, data_root)
+            with contextlib.suppress(InputError):  # fetched by another process
+                return _check_files(cls, data_root)
+            if hasattr(cls, 'base_folder'):
+                archive = dict(filename=cls.filename, md5=cls.tgz_md5)
+                utils.download_and_extract_archive(cls.url, data_root, **archive)
+            else:
+                cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
     # Whatever the network, the archive or the disk say.
     except Exception as error:
         raise InputError(
-            f'The files of {cls.__name__} cannot be fetched into {data_root} '
-            f'({type(error).__name__}: {error}). Put them there yourself and set '
-            'data_source.download=False.'
+            f'{cls.__name__} cannot be fetched into {data_root} ({type(error).__name__}'
+            f': {error}). Put its files there and set data_source.download=False.'
         ) from None
-
-
-def _download(cls, data_root: str) -> None:
-    from mmpretrain.datasets import utils
-
-    if hasattr(cls, 'base_folder'):
-        archive = dict(filename=cls.filename, md5=cls.tgz_md5)
-        utils.download_and_extract_archive(cls.url, data_root, **archive)
-    else:
-        cls(data_root=join_path(data_root, ''), lazy_init=True)._download()
-
-
-def _has_files(cls, data_root: str) -> bool:
-    try:
-        _check_files(cls, data_root)
-    except InputError:
-        return False
-    return True
 
 
 # A data set is built several times per stage; hashing its files takes a second.
 @functools.cache
 def _check_files(cls, data_root: str) -> None:
-    """Refuse missing and changed files, and say which.
-
-    mmpretrain leaves this to its first process while the others wait.
-    """
+    """Name a missing or changed file; in mmpretrain only its first process does."""
     from mmpretrain.datasets.utils import check_md5, rm_suffix
 
     has_md5 = hasattr(cls, 'base_folder')  # CIFAR's pickles, whose hash it insists on
@@ -142,22 +119,20 @@ def _check_files(cls, data_root: str) -> None:
         if not osp.exists(path):
             packed = '' if has_md5 else f' (unpack {name} there if you have it)'
             raise InputError(
-                f'{path} does not exist: {cls.__name__} expects its original files '
-                f'below {data_root}{packed}. Put them there, set data_source.data_root '
-                'or fetch them with --cfg-options data_source.download=True'
+                f'{path} does not exist{packed}: put the original files of '
+                f'{cls.__name__} below {data_root}, set data_source.data_root or fetch '
+                'them: --cfg-options data_source.download=True'
             )
         if has_md5 and md5 is not None and not check_md5(path, md5):
             raise InputError(
-                f'{path} is not the original file of {cls.__name__}: expected MD5 '
-                f'{md5}. It is a pickle, and others are not opened. Fetch it again.'
+                f'{path} is not the original file of {cls.__name__} (MD5 {md5}), and '
+                'other pickles are not opened. Fetch it again.'
             )
 
 
 # Labelled, pool, test and score data sets of every stage share one copy.
 @functools.lru_cache(maxsize=8)
-def _load(
-    dataset: str, data_root: str, split: str
-) -> tuple[list[np.ndarray], np.ndarray]:
+def _load(dataset: str, data_root: str, split: str) -> tuple[list, np.ndarray]:
     """Images and labels of a split, parted at once."""
     # mmpretrain's MNIST goes by test_mode and ignores split.
     cfg = dict(type=dataset, split=split, test_mode=split == 'test', download=False)

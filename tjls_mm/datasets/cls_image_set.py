@@ -27,13 +27,8 @@ class ClsImageSet(CustomDataset):
         decode_once: Keep decoded images in memory and hand them out packed, RGB (or
             grey), (C, H, W), uint8. ``pipeline`` stays empty then; images are
             augmented in batches by ``tjls_mm.JointClsDataPreprocessor``.
-        scale: (width, height) in pixels that decoded images are resized to, whatever
-            their shape, or None where all are of one size.
+        scale: (width, height) in pixels of decoded images; None if all have one size.
         **kwargs: Of CustomDataset.
-
-    Raises:
-        InputError: If there is a pipeline beside ``decode_once``, or decoded images
-            differ in size.
     """
 
     def __init__(
@@ -47,9 +42,8 @@ class ClsImageSet(CustomDataset):
     ) -> None:
         if decode_once and (kwargs.get('pipeline') or kwargs.get('serialize_data')):
             raise InputError(
-                'decode_once=True hands out decoded images as they are: remove '
-                'pipeline and serialize_data of the data set (augment with '
-                'data_preprocessor.augmentation), or set decode_once=False.'
+                'decode_once=True hands out decoded images: remove pipeline (augment '
+                'with data_preprocessor.augmentation) and serialize_data, or unset it.'
             )
         self.source = build_own(IMAGE_SOURCES, source)
         self.decode_once = decode_once
@@ -61,10 +55,9 @@ class ClsImageSet(CustomDataset):
         super().__init__(data_root=root, ann_file=path, with_label=with_label, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry per image of the list, in its order."""
         entries = []
         for image_id in read_image_ids(self.ann_file):
-            entry = dict(img_id=image_id, image_id=image_id)
+            entry = {'img_id': image_id, 'image_id': image_id}
             entry['is_labelled'] = self.with_label
             if self.with_label:
                 entry['gt_label'] = self.source.label(image_id)
@@ -74,7 +67,6 @@ class ClsImageSet(CustomDataset):
         return entries
 
     def full_init(self) -> None:
-        """Load the list, and decode its images where they are kept."""
         done = self._fully_initialized
         super().full_init()
         if done or not self.decode_once:
@@ -88,9 +80,8 @@ class ClsImageSet(CustomDataset):
         if len(shapes) > 1:
             sizes = sorted(shape[1:] for shape in shapes)
             raise InputError(
-                f'Images of {self.ann_file} differ in size ({sizes[0]} to '
-                f'{sizes[-1]} pixels): with decode_once=True set '
-                'scale=(width, height) of the data set.'
+                f'Images of {self.ann_file} differ in size ({sizes[0]} to {sizes[-1]} '
+                'pixels): with decode_once=True set scale=(width, height) beside it.'
             )
 
     def _decode(self, image_id: str) -> np.ndarray:
@@ -105,11 +96,7 @@ class ClsImageSet(CustomDataset):
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def packed(self, index: int) -> dict:
-        """A decoded image as PackInputs would give it; its pixels are shared.
-
-        Returns:
-            ``inputs``, (C, H, W), uint8, and ``data_samples``.
-        """
+        """``inputs``, (C, H, W), uint8, pixels shared, and ``data_samples``."""
         entry = self.data_list[index]
         facts = {key: entry[key] for key in ('image_id', 'img_id', 'is_labelled')}
         sample = DataSample(metainfo={**facts, 'sample_idx': index})

@@ -17,11 +17,7 @@ class ClsImageSource(ImageSource):
     """Images with one class each.
 
     Args:
-        channels: 3, or 1 for grey images. With 3, grey images get three equal
-            channels; with 1, coloured ones become grey.
-
-    Raises:
-        InputError: If ``channels`` is neither.
+        channels: 3, grey images with three equal ones; or 1, coloured ones made grey.
     """
 
     image_set = 'tjls_mm.ClsImageSet', 'with_label'
@@ -44,23 +40,20 @@ class ClsImageSource(ImageSource):
         """``img_path`` of an image file, or ``img`` where images lie in one file."""
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """The preprocessor must take unlabelled images and this many channels, and
-        all data sets must decode images in one way.
-        """
+        """Preprocessors must fit, and all data sets decode images in one way."""
         own = cfg.model.get('data_preprocessor')
         preprocessor = own or cfg.get('data_preprocessor') or {}
         kind = type_name({'type': 'ClsDataPreprocessor', **preprocessor})
         if kind == 'ClsDataPreprocessor' and uses_pool:
             yield (
-                'mmpretrain takes a batch for labelled if its first image is: set '
-                "data_preprocessor.type='tjls_mm.JointClsDataPreprocessor'."
+                "set data_preprocessor.type='tjls_mm.JointClsDataPreprocessor': "
+                "mmpretrain's takes a batch for labelled if its first image is."
             )
         mean = preprocessor.get('mean')
         if mean is not None and len(mean) not in (1, self.channels):
             yield (
                 f'data_preprocessor.mean has {len(mean)} values for images of '
-                f'{self.channels} channels: give mean and std as many, or change '
-                'data_source.channels.'
+                f'{self.channels} channels: change it and std, or data_source.channels.'
             )
         parts = {}
         for name in ('train', 'val', 'test', 'score'):
@@ -75,9 +68,8 @@ class ClsImageSource(ImageSource):
         for place, settings in others:
             if settings != expected:
                 yield (
-                    f'{place} has {settings}, {first} has {expected}: images must '
-                    'be decoded alike, or the discriminator tells them by it and '
-                    'figures are those of other images.'
+                    f'{place} has {settings}, {first} has {expected}: set them alike, '
+                    'or the discriminator tells images by their decoding.'
                 )
 
     def open_image(self, image_id: str) -> Image.Image:

@@ -5,8 +5,8 @@ import json
 import os
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tjls_mm.datasets.detection_source import DetectionSource, Instance, add_instances
 from tjls_mm.datasets.image_checks import image_size
@@ -15,16 +15,14 @@ from tjls_mm.errors import InputError
 from tjls_mm.registry import IMAGE_SOURCES
 
 
-@dataclass(frozen=True)
-class CocoImage:
+class CocoImage(NamedTuple):
     """An image as an annotation file lists it."""
 
     number: int  # its ``id``
     size: tuple[int, int] | None  # (width, height) in pixels
 
 
-@dataclass(frozen=True)
-class CocoFile:
+class CocoFile(NamedTuple):
     """Content of an annotation file, labels parted from images."""
 
     path: str
@@ -38,25 +36,19 @@ class CocoFile:
 class CocoFiles(DetectionSource):
     """Images and annotation files of a data set in COCO format.
 
-    An image_id is the path of the image below ``data_root``: ``file_name`` with the
-    image dir in front, ``train2017/000000000009.jpg``. A file of pool images may
-    lack ``annotations``. Boxes with ``iscrowd`` or ``ignore`` are neither trained on
-    nor evaluated.
+    An image_id is the path below ``data_root``: the image dir and ``file_name``,
+    ``train2017/000000000009.jpg``. A file of pool images may lack ``annotations``.
+    Boxes with ``iscrowd`` or ``ignore`` are neither trained on nor evaluated.
 
     Args:
         data_root: Folder of the data set.
         pool_files: Annotation files below it; their images are labelled or pool.
         test_files: Annotation files of the images to evaluate on.
-        image_dirs: Folder below ``data_root`` that file names start from; or one of
-            each split, ``dict(pool='train2017', test='val2017')``.
-        classes: Class names in order. Defaults to the categories of the first pool
-            file, by id.
+        image_dirs: Folder below it of file names, or ``dict(pool=..., test=...)``.
+        classes: In order; by default the categories of the first pool file, by id.
         ignore_classes: Names of categories that are no classes and no mistakes.
         bad_boxes: 'error', or 'drop' to leave out boxes of less than a pixel or
             outside their image.
-
-    Raises:
-        InputError: If classes are not given and the first file cannot tell them.
     """
 
     def __init__(
@@ -76,43 +68,35 @@ class CocoFiles(DetectionSource):
         if isinstance(image_dirs, str):
             image_dirs = {'pool': image_dirs, 'test': image_dirs}
         if set(image_dirs) != {'pool', 'test'}:
-            raise InputError(
-                'data_source.image_dirs must be a folder or '
-                f'dict(pool=..., test=...), got {dict(image_dirs)}.'
-            )
+            expected = 'must be a folder or dict(pool=..., test=...)'
+            raise InputError(f'data_source.image_dirs {expected}, got {image_dirs}.')
         self.image_dirs = dict(image_dirs)
         if classes is None:
             first = next(self._files('pool'))
             names = [name for _, name in sorted(first.categories.items())]
             classes = [name for name in names if name not in ignore_classes]
             if not classes:
-                raise InputError(
-                    f'{first.path} has no categories: name them in data_source.classes.'
-                )
+                advice = 'name them in data_source.classes'
+                raise InputError(f'{first.path} has no categories: {advice}.')
         super().__init__(data_root, classes, ignore_classes, bad_boxes)
 
     def _files(self, split: str) -> Iterator[CocoFile]:
         setting = f'{split}_files'
         for name in getattr(self, setting):
             path = osp.join(self.data_root, name)
-            missing = f'Annotation file {path} does not exist: data_source.{setting} '
-            missing += f'names {name!r}, a path below {self.data_root}.'
-            changed = time_of_change(path, missing)
-            yield _read(path, self.image_dirs[split], changed)
+            missing = f'{path} does not exist: data_source.{setting} names {name!r}.'
+            yield _read(path, self.image_dirs[split], time_of_change(path, missing))
 
     def _find(self, image_id: str) -> tuple[CocoFile, CocoImage]:
         for split in ('pool', 'test'):
             for file in self._files(split):
                 if image_id in file.images:
                     return file, file.images[image_id]
-        raise InputError(
-            f'{image_id!r} is in none of the annotation files of data_source: '
-            f'{self.pool_files + self.test_files}.'
-        )
+        files = f'annotation files {self.pool_files + self.test_files}'
+        raise InputError(f'{image_id!r} is in none of the {files} of data_source.')
 
     def list_images(self, split: str) -> list[str]:
-        places: dict[str, str] = {}
-        numbers: dict[int, str] = {}
+        places, numbers = {}, {}
         for file in self._files(split):
             for image_id, image in file.images.items():
                 if image_id in places:
@@ -124,14 +108,12 @@ class CocoFiles(DetectionSource):
                 other = numbers.setdefault(image.number, file.path)
                 # mmdet tells the images that it evaluates by this number alone.
                 if split == 'test' and other != file.path:
-                    raise InputError(
-                        f'{other} and {file.path} have an image of id {image.number} '
-                        'each: number the images of the test files in one sequence.'
-                    )
+                    both = f'{other} and {file.path} have an image of id {image.number}'
+                    advice = 'number the images of the test files in one sequence'
+                    raise InputError(f'{both} each: {advice}.')
         return sorted(places)
 
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """As the file says, where it does."""
         return self._find(image_id)[1].size or super().image_size(image_id)
 
     def img_id(self, image_id: str) -> int:
@@ -142,13 +124,11 @@ class CocoFiles(DetectionSource):
         return f'{file.path}, image {image.number} ({image_id})'
 
     def instances(self, image_id: str) -> list[Instance]:
-        """See ``DetectionSource``; an unchanged file is read once per process."""
         file, image = self._find(image_id)
         if file.annotations is None:
             raise InputError(
-                f"{file.path} has no 'annotations', which {image_id!r} needs to be "
-                "trained on or evaluated: add its boxes there ('annotations': [] if "
-                'no image of the file has any).'
+                f"{file.path} has no 'annotations', which {image_id!r} needs: add its "
+                "boxes there ('annotations': [] if no image of the file has any)."
             )
         entries = file.annotations.get(image.number, ())
         return [self._instance(file, image_id, entry) for entry in entries]
@@ -174,7 +154,6 @@ class CocoFiles(DetectionSource):
         )
 
     def annotation_problems(self, image_ids, what: str) -> Iterator[str]:
-        """Also of images that are loaded in another size."""
         image_ids = list(image_ids)
         yield from super().annotation_problems(image_ids, what)
         for image_id in image_ids:
@@ -182,23 +161,20 @@ class CocoFiles(DetectionSource):
                 size = image_size(self.image_path(image_id))
             except InputError:
                 continue  # the checks of images name it
-            if size != self.image_size(image_id):
+            if size != (listed := self.image_size(image_id)):
                 yield (
-                    f'{self.annotation_place(image_id)} ({what} image) is '
-                    f'{self.image_size(image_id)} pixels there and {size} as it is '
-                    'loaded (turned by its EXIF orientation, or resized?). Correct '
-                    'width and height and the boxes, or the image.'
+                    f'{self.annotation_place(image_id)} ({what} image) is {listed} '
+                    f'pixels there and {size} as it is loaded (turned by EXIF?). '
+                    'Correct width, height and boxes, or the image.'
                 )
 
     def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
-        """It must be the test file, with classes in order."""
         (first, *others) = self._files('test')
         if others or osp.realpath(ann_file) != osp.realpath(first.path):
             yield (
                 f'{part}_evaluator.ann_file={ann_file!r} is not '
-                f'{[file.path for file in (first, *others)]}, whose images are '
-                'evaluated: name the one test file, or set it to None and '
-                f'{add_instances(part)}.'
+                f'{[file.path for file in (first, *others)]}, of the test images: name '
+                f'the one test file, or set it to None and {add_instances(part)}.'
             )
         order = [name for name in first.categories.values() if name in self.classes]
         if order != list(self.classes):
@@ -212,13 +188,6 @@ class CocoFiles(DetectionSource):
 # Every data set of every stage reads the same files.
 @functools.lru_cache(maxsize=16)
 def _read(path: str, image_dir: str, changed: int) -> CocoFile:
-    """Read an annotation file once until it is ``changed``.
-
-    Raises:
-        InputError: If it is no JSON file with lists of images and categories, or an
-            entry of these is wrong or there twice.
-    """
-
     def bad(expected: str, found) -> InputError:
         return InputError(
             f'{path} is no COCO annotation file: expected {expected}, found '
@@ -248,10 +217,9 @@ def _read(path: str, image_dir: str, changed: int) -> CocoFile:
         raise bad('JSON', error) from None
     if not isinstance(content, dict):
         raise bad('an object', type(content).__name__)
-    categories, images = {}, {}
-    if 'categories' in content:
-        triples = entries('categories', id=int, name=str)
-        categories = {number: name for number, name, _ in triples}
+    triples = entries('categories', id=int, name=str) if 'categories' in content else ()
+    categories = {number: name for number, name, _ in triples}
+    images = {}
     for number, file_name, entry in entries('images', id=int, file_name=str):
         image_id = osp.normpath(osp.join(image_dir, file_name))
         leads_out = osp.isabs(image_id) or image_id.split(os.sep)[0] == '..'

@@ -13,25 +13,18 @@ from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 class DetImageSet(BaseDetDataset):
     """mmdet's data set for image_ids of an image source; no image is left out.
 
-    An entry has ``img_path``, ``image_id``, mmdet's integer ``img_id``, ``is_labelled``
-    and, where annotations are opened, ``height``, ``width`` (pixels), ``instances``.
-
     Args:
         ann_file: List of image_ids, one per line.
         source: Config of the image source, e.g. of ``tjls_mm.VOCFiles``.
         with_annotations: False for a pool: no annotation is opened, none need exist.
-        **kwargs: Of BaseDetDataset. ``filter_cfg`` is refused: it would shrink a
-            labelled set that was paid for.
+        **kwargs: Of BaseDetDataset, without ``filter_cfg``.
     """
 
     def __init__(
         self, ann_file: str, source: dict, with_annotations: bool = True, **kwargs
     ) -> None:
         if kwargs.get('filter_cfg'):
-            raise InputError(
-                'filter_cfg would silently leave out images that were labelled: '
-                'remove it from the data set config.'
-            )
+            raise InputError('Remove filter_cfg: it would silently leave out images.')
         self.source = build_own(IMAGE_SOURCES, source)
         self.with_annotations = with_annotations
         kwargs.setdefault('metainfo', {'classes': self.source.classes})
@@ -40,7 +33,6 @@ class DetImageSet(BaseDetDataset):
         super().__init__(ann_file=osp.abspath(ann_file), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One entry per image of the list, in its order."""
         label = {name: i for i, name in enumerate(self.source.classes)}
         entries = []
         for image_id in read_image_ids(self.ann_file):
@@ -52,13 +44,9 @@ class DetImageSet(BaseDetDataset):
             }
             if self.with_annotations:
                 entry['width'], entry['height'] = self.source.image_size(image_id)
-                entry['instances'] = [
-                    {
-                        'bbox': list(box.bbox),
-                        'bbox_label': label[box.name],
-                        'ignore_flag': int(box.ignore),
-                    }
-                    for box in self.source.usable_instances(image_id)
-                ]
+                entry['instances'] = instances = []
+                for box in self.source.usable_instances(image_id):
+                    known = {'bbox': list(box.bbox), 'bbox_label': label[box.name]}
+                    instances.append({**known, 'ignore_flag': int(box.ignore)})
             entries.append(entry)
         return entries

@@ -31,15 +31,7 @@ class Instance:
 
 
 class DetectionSource(ImageSource):
-    """Images with boxes; a format says which images, files and instances there are.
-
-    Args:
-        data_root: Folder of the data set.
-        classes: Class names in order.
-        ignore_classes: Names in annotations that are no classes and no mistakes.
-        bad_boxes: 'error', or 'drop' to leave out boxes without area or outside
-            their image.
-    """
+    """Images with boxes; a format says which images, files and instances there are."""
 
     image_set = 'tjls_mm.DetImageSet', 'with_annotations'
 
@@ -51,9 +43,8 @@ class DetectionSource(ImageSource):
         bad_boxes: str = 'error',
     ) -> None:
         if bad_boxes not in ('error', 'drop'):
-            raise InputError(
-                f"data_source.bad_boxes must be 'error' or 'drop', got {bad_boxes!r}."
-            )
+            allowed = "must be 'error' or 'drop'"
+            raise InputError(f'data_source.bad_boxes {allowed}, got {bad_boxes!r}.')
         self.data_root = data_root
         self.classes = tuple(check_names('classes', classes))
         self.ignore_classes = tuple(ignore_classes)
@@ -63,10 +54,7 @@ class DetectionSource(ImageSource):
     def instances(self, image_id: str) -> Sequence[Instance]:
         """Objects of an image in order, whatever their class.
 
-        The only method that opens an annotation.
-
-        Raises:
-            InputError: If the annotation is missing or cannot be read.
+        The only method that opens an annotation; InputError where it cannot.
         """
 
     def img_id(self, image_id: str) -> int:
@@ -80,18 +68,16 @@ class DetectionSource(ImageSource):
         return image_size(self.image_path(image_id))
 
     def annotation_place(self, image_id: str) -> str:
-        """Where the annotation of an image stands, for messages."""
+        """For messages."""
         return f'the annotation of {image_id}'
 
     def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
-        """What is wrong with a box in an image of (width, height) pixels, or None.
-
-        It may leave the image by a pixel: tools round.
-        """
+        """What is wrong with a box in an image of (width, height) pixels, or None."""
         x1, y1, x2, y2 = box.bbox
         # Also true for NaN. mmdet skips boxes below a pixel.
         if not (x2 - x1 >= 1 and y2 - y1 >= 1):
             return 'has no area'
+        # By a pixel: tools round.
         if not (min(x1, y1) >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
             return f'leaves its image of {size[0]} x {size[1]} pixels'
         return None
@@ -111,7 +97,6 @@ class DetectionSource(ImageSource):
             return ImageOps.exif_transpose(image).convert('RGB')
 
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
-        """Also of unknown classes, and of bad boxes where these are an error."""
         for image_id in image_ids:
             try:
                 boxes = self.instances(image_id)
@@ -126,15 +111,13 @@ class DetectionSource(ImageSource):
                 problem = self.box_problem(box, size)
                 if box.name not in self.classes:
                     yield (
-                        f'{where}: class {box.name!r} is unknown. Expected one of '
-                        f'{list(self.classes)}. Correct it, or set '
-                        'data_source.classes or ignore_classes.'
+                        f'{where}: class {box.name!r} is unknown. Correct it or add '
+                        f'it to data_source.classes {self.classes} or ignore_classes.'
                     )
                 elif problem and self.bad_boxes == 'error':
                     yield (
-                        f'{where}: box {box.written} of {box.name!r} {problem}. '
-                        'Correct it, or leave such boxes out with '
-                        "data_source.bad_boxes='drop'."
+                        f'{where}: box {box.written} of {box.name!r} {problem}. Mend '
+                        "it, or leave such boxes out: data_source.bad_boxes='drop'."
                     )
 
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -148,15 +131,12 @@ class DetectionSource(ImageSource):
         return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
 
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
-        """As a copy, with empty annotations in place of loaded ones."""
         return _replace_loading(pipeline or [], with_empty=True)
 
     def score_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
-        """As a copy, without the loading of annotations."""
         return _replace_loading(pipeline or [], with_empty=False)
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """CocoMetric needs boxes from somewhere."""
         for part in ('val', 'test'):
             evaluators = cfg.get(f'{part}_evaluator') or []
             dataset = (cfg.get(f'{part}_dataloader') or {}).get('dataset') or {}
@@ -167,26 +147,21 @@ class DetectionSource(ImageSource):
                 if one.get('ann_file') is not None:
                     yield from self.ann_file_problems(part, one['ann_file'])
                 elif not any('instances' in names for names in keys):
-                    yield (
-                        f'{part}_evaluator: CocoMetric without ann_file takes boxes '
-                        f'from the samples: {add_instances(part)}.'
-                    )
+                    what = 'CocoMetric without ann_file takes boxes from the samples'
+                    yield f'{part}_evaluator: {what}: {add_instances(part)}.'
 
     def ann_file_problems(self, part: str, ann_file: str) -> Iterator[str]:
         """Messages on the ``ann_file`` that CocoMetric has for 'val' or 'test'."""
         yield (
-            f'{part}_evaluator.ann_file={ann_file!r}: images of '
-            f'{type(self).__name__} have other ids. Set it to None and '
-            f'{add_instances(part)}.'
+            f'{part}_evaluator.ann_file={ann_file!r}: images of {type(self).__name__} '
+            f'have other ids. Set it to None and {add_instances(part)}.'
         )
 
 
 def add_instances(part: str) -> str:
     """Advice that gives evaluators of 'val' or 'test' boxes from the samples."""
-    return (
-        "add 'instances' to meta_keys of PackDetInputs in "
-        f'{part}_dataloader.dataset.pipeline'
-    )
+    where = f'{part}_dataloader.dataset.pipeline'
+    return f"add 'instances' to meta_keys of PackDetInputs in {where}"
 
 
 def _replace_loading(pipeline: Sequence, with_empty: bool) -> list:

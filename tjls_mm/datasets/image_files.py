@@ -31,7 +31,6 @@ class _ImageFiles(ClsImageSource):
         return {'img_path': self.image_path(image_id)}
 
     def load_image(self, image_id: str) -> np.ndarray:
-        """As mmcv's LoadImageFromFile decodes it."""
         flag = 'color' if self.channels == 3 else 'grayscale'
         path = self.image_path(image_id)
         try:
@@ -40,18 +39,12 @@ class _ImageFiles(ClsImageSource):
         # OpenCV gives None for what it cannot decode, and its callers fail on that.
         except (cv2.error, AttributeError, OSError) as error:
             raise InputError(
-                f'{path} cannot be decoded by OpenCV ({type(error).__name__}). Convert '
-                'it to PNG or JPEG with 8 bits per channel.'
+                f'{path} cannot be decoded by OpenCV ({type(error).__name__}). Make it '
+                'PNG or JPEG with 8 bits per channel.'
             ) from None
 
-    def write_annotation_lists(
-        self, folder: Path, image_ids: Mapping[str, Sequence[str]]
-    ) -> None:
-        """Write annotation files of mmpretrain's CustomDataset.
-
-        ``labelled_annotations.txt`` holds lines of ``path label``,
-        ``pool_annotations.txt`` paths only (``with_label=False``).
-        """
+    def write_annotation_lists(self, folder: Path, image_ids: Mapping) -> None:
+        """Files of mmpretrain's CustomDataset; the pool's are ``with_label=False``."""
         for name, lines in image_ids.items():
             if name == 'labelled':
                 lines = [f'{image_id} {self.label(image_id)}' for image_id in lines]
@@ -70,8 +63,7 @@ class ImageFolders(_ImageFiles):
         pool_dirs: Folders below it whose images are labelled or pool; ``'.'`` where
             the class folders lie in ``data_root`` itself.
         test_dirs: Folders below it to evaluate on.
-        classes: Names of the class folders in order. Defaults to all that occur, by
-            name.
+        classes: Names of the class folders in order; all that occur by default.
         channels: 3, or 1 for grey images.
         extensions: Of image files; other files are left out.
     """
@@ -89,7 +81,7 @@ class ImageFolders(_ImageFiles):
         self.pool_dirs = [*map(osp.normpath, check_names('pool_dirs', pool_dirs))]
         self.test_dirs = [*map(osp.normpath, check_names('test_dirs', test_dirs))]
         self.dirs = {'pool': self.pool_dirs, 'test': self.test_dirs}
-        self.extensions = tuple(extension.lower() for extension in extensions)
+        self.extensions = tuple(map(str.lower, extensions))
         self._check_dirs()
         if classes is not None:
             classes = check_names('classes', classes)
@@ -99,17 +91,16 @@ class ImageFolders(_ImageFiles):
     def _check_dirs(self) -> None:
         for split, dirs in self.dirs.items():
             for name in dirs:
+                setting = f'data_source.{split}_dirs'
+                path = osp.join(self.data_root, name)
                 if osp.isabs(name) or name.split(os.sep)[0] == '..':
+                    root = f'the data root {self.data_root}'
+                    raise InputError(f'{setting}: {name!r} leads out of {root}.')
+                if not osp.isdir(path):
+                    found = ', '.join(_visible_folders(self.data_root)) or 'none'
                     raise InputError(
-                        f'data_source.{split}_dirs: {name!r} leads out of the data '
-                        f'root {self.data_root}.'
-                    )
-                if not osp.isdir(osp.join(self.data_root, name)):
-                    found = ', '.join(_visible_folders(self.data_root))
-                    raise InputError(
-                        f'{osp.join(self.data_root, name)} does not exist: '
-                        f'data_source.{split}_dirs names {name!r}. Found folders: '
-                        f'{found or "none"}.'
+                        f'{path} does not exist: {setting} names {name!r}. Found '
+                        f'folders: {found}.'
                     )
 
     def _class_folders(self, name: str) -> list[str]:
@@ -125,15 +116,12 @@ class ImageFolders(_ImageFiles):
         }
         if never := found['test'] - found['pool']:
             raise InputError(
-                f'{self.data_root}: no training image can be of class {min(never)!r}, '
-                f'a folder in {self.test_dirs} but not in {self.pool_dirs}. Rename it, '
-                'or name the classes in data_source.classes.'
+                f'{self.data_root}: no training image can be of class {min(never)!r} '
+                f'of {self.test_dirs}. Rename the folder, or set data_source.classes.'
             )
         if not found['pool']:
-            raise InputError(
-                f'{osp.join(self.data_root, self.pool_dirs[0])} holds no class '
-                'folders: expected <class>/<image> in it.'
-            )
+            path = osp.join(self.data_root, self.pool_dirs[0])
+            raise InputError(f'{path} holds no class folders (<class>/<image>).')
         return sorted(found['pool'])
 
     def list_images(self, split: str) -> list[str]:
@@ -142,18 +130,16 @@ class ImageFolders(_ImageFiles):
         for name in self.dirs[split]:
             folder = osp.join(self.data_root, name)
             for class_name in self._class_folders(name):
+                path = osp.join(folder, class_name)
                 if class_name not in self._label:
                     raise InputError(
-                        f'{osp.join(folder, class_name)}: {class_name!r} is no '
-                        f'class. Expected folders {list(self.classes)}. Rename or '
-                        'remove it, or add it to data_source.classes.'
+                        f'{path}: {class_name!r} is no class. Expected folders '
+                        f'{list(self.classes)}. Remove it, or set data_source.classes.'
                     )
-                found = self._walk(osp.join(folder, class_name))
-                image_ids += found
-                if found:
+                if found := self._walk(path):
+                    image_ids += found
                     missing.discard(class_name)
-            loose = [name for name in os.listdir(folder) if self._is_image(name)]
-            if loose:
+            if loose := [name for name in os.listdir(folder) if self._is_image(name)]:
                 raise InputError(
                     f'{osp.join(folder, min(loose))} ({len(loose)} such files) is in '
                     'no class folder: expected <class>/<image>.'
@@ -161,7 +147,7 @@ class ImageFolders(_ImageFiles):
         if missing:
             raise InputError(
                 f'{self.data_root}: no image of class {min(missing)!r} in '
-                f'{self.pool_dirs}. Image files end in {", ".join(self.extensions)} '
+                f'{self.pool_dirs}, a file that ends in one of {self.extensions} '
                 '(data_source.extensions).'
             )
         return self._sorted_ids(image_ids, f'{split}_dirs')
@@ -178,7 +164,6 @@ class ImageFolders(_ImageFiles):
         return [check_image_id(image_id, self.data_root) for image_id in ids]
 
     def label(self, image_id: str) -> int:
-        """The class that the image's folder is called after."""
         # The longest folder first: 'real/a' before 'real'.
         dirs = sorted({*self.pool_dirs, *self.test_dirs}, key=len, reverse=True)
         for name in dirs:
@@ -187,9 +172,8 @@ class ImageFolders(_ImageFiles):
                 class_name = image_id.removeprefix(prefix).split(os.sep)[0]
                 if class_name in self._label:
                     return self._label[class_name]
-        raise InputError(
-            f'{image_id!r} lies in no class folder of {dirs} below {self.data_root}.'
-        )
+        where = f'{dirs} below {self.data_root}'
+        raise InputError(f'{image_id!r} lies in no class folder of {where}.')
 
 
 def _visible_folders(path: str) -> list[str]:
@@ -235,7 +219,7 @@ class ImageLists(_ImageFiles):
 
     def _read(self, name: str) -> Mapping[str, int]:
         path = osp.join(self.data_root, name)
-        missing = f'Annotation file {path} does not exist: data_source names {name!r}.'
+        missing = f'{path} does not exist: data_source names {name!r}.'
         changed = time_of_change(path, missing)
         return read_annotation_file(path, self.image_dir, len(self.classes), changed)
 
@@ -246,29 +230,17 @@ class ImageLists(_ImageFiles):
         return self._sorted_ids(image_ids, f'{split}_files')
 
     def label(self, image_id: str) -> int:
-        """The class in the file that names the image."""
-        for name in self.pool_files + self.test_files:
-            label = self._read(name).get(image_id)
-            if label is not None:
-                return label
-        raise InputError(
-            f'{image_id!r} is in none of the annotation files of data_source: '
-            f'{self.files}.'
-        )
+        for labels in map(self._read, self.pool_files + self.test_files):
+            if image_id in labels:
+                return labels[image_id]
+        raise InputError(f'{image_id!r} is in no file of data_source: {self.files}.')
 
 
 # Every stage reads the labels of the same files again.
 @functools.lru_cache(maxsize=64)
-def read_annotation_file(
-    path: str, image_dir: str, n_classes: int, changed: int
-) -> Mapping[str, int]:
-    """Labels in [0, ``n_classes``) by image_id; read once until a file is ``changed``.
-
-    Raises:
-        InputError: If a line is not ``path label``, a label is out of range, or an
-            image is named twice; says the line.
-    """
-    labels: dict[str, int] = {}
+def read_annotation_file(path: str, image_dir: str, limit: int, changed: int) -> dict:
+    """Labels, in [0, ``limit``), by image_id; an InputError names a bad line."""
+    labels = {}
     try:
         lines = split_lines(Path(path).read_text(encoding='utf-8-sig'))
     except UnicodeDecodeError:
@@ -277,15 +249,11 @@ def read_annotation_file(
         name, _, label = line.strip().rpartition(' ')
         where = f'{path}, line {number}'
         if not name.strip() or not label.isascii() or not label.isdigit():
-            raise InputError(
-                f'{where}: expected a path, a blank and the number of a class, such '
-                f'as "cats/0001.jpg 3", found {line!r}.'
-            )
-        if int(label) >= n_classes:
-            raise InputError(
-                f'{where}: label {label} is out of range: data_source.classes allow '
-                f'0 to {n_classes - 1}.'
-            )
+            expected = 'a path, a blank and the number of a class ("cats/0001.jpg 3")'
+            raise InputError(f'{where}: expected {expected}, found {line!r}.')
+        if int(label) >= limit:
+            allowed = f'data_source.classes allow 0 to {limit - 1}'
+            raise InputError(f'{where}: label {label} is out of range: {allowed}.')
         image_id = osp.normpath(osp.join(image_dir, name.strip()))
         if image_id in labels:
             raise InputError(f'{where}: {name.strip()!r} is named before. Remove one.')

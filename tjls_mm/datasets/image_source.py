@@ -7,33 +7,29 @@ import os
 import os.path as osp
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmengine.config import Config
 from PIL.Image import Image
 
-from tjls_mm.datasets.image_checks import unusable_images
+from tjls_mm.datasets.image_checks import image_problem
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import image_path
+from tjls_mm.progress import progress
 
 
 class ImageSource(ABC):
     """What a data set is on disk: its image_ids, images, labels and annotation files.
 
-    A source is built again from its settings wherever a data set needs it: every
-    argument of its constructor is kept as an attribute of that name.
-
-    Attributes:
-        data_root: Folder of the data set.
-        classes: Class names in order.
-        channels: Of an image as models see it.
-        image_set: Type of its data sets, and their argument that says whether
-            annotations are opened.
+    Data sets build it again from its settings: every argument of the constructor is
+    kept as an attribute of that name.
     """
 
     data_root: str
-    classes: tuple[str, ...]
-    channels = 3
+    classes: tuple[str, ...]  # in order
+    channels = 3  # of an image as models see it
+    # Type of its data sets, and their argument for opening annotations.
     image_set: tuple[str, str]
 
     def settings(self) -> dict:
@@ -44,9 +40,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:
-        """Sorted image_ids of 'pool' (labelled and pool together) or of 'test'.
-
-        Labels that lie beside them are not passed on.
+        """Sorted image_ids of 'pool' (labelled and pool together) or 'test', no labels.
 
         Raises:
             InputError: If files are missing or an id occurs twice.
@@ -57,7 +51,6 @@ class ImageSource(ABC):
         """An image to look at."""
 
     def image_path(self, image_id: str) -> str:
-        """Path of an image."""
         return image_path(self.data_root, '{image_id}', image_id)
 
     def image_files(self, image_ids: Iterable[str]) -> dict[str, str]:
@@ -66,26 +59,32 @@ class ImageSource(ABC):
 
     def image_problems(self, split: str, image_ids: Iterable[str]) -> Iterator[str]:
         """Decode images once, with a progress bar; a message names unusable ones."""
-        where = f'the {split} set ({self.data_root})'
-        yield from unusable_images(self.image_files(image_ids), where)
+        paths = list(self.image_files(image_ids).values())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = pool.map(image_problem, paths)
+            results = progress(results, 'Checking images', len(paths), bool(paths))
+            pairs = zip(paths, results, strict=True)
+            bad = [f'  {path} {problem}' for path, problem in pairs if problem]
+        if bad:
+            shown = '\n'.join(bad[:5])
+            shown += f'\n  and {len(bad) - 5} more' if len(bad) > 5 else ''
+            yield (
+                f'{len(bad)} of {len(paths)} images of the {split} set '
+                f'({self.data_root}) cannot be used:\n{shown}\nPut whole files in '
+                'their place and run the same command again. Only a trial that has not '
+                'begun can do without them: remove them and their entries in lists.'
+            )
 
     @abstractmethod
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
-        """Open the annotations of images that are trained on or evaluated.
+        """Messages on annotations that are missing or wrong.
 
-        Yields:
-            A message on each annotation that is missing or wrong; ``what`` says in it
-            whether images are 'labelled', 'test' or 'selected'.
+        ``what`` is said of the images: 'labelled', 'test' or 'selected'.
         """
 
     @abstractmethod
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """What was labelled, per class.
-
-        Returns:
-            ``images``: class to images that show it. A task with several objects
-            per image adds a count of its own, such as ``boxes``.
-        """
+        """``images``: class to labelled images that show it; a task may add counts."""
 
     def write_annotation_lists(  # noqa: B027  most have none
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]
@@ -94,16 +93,13 @@ class ImageSource(ABC):
 
     def labelled_dataset(self, list_file: str) -> dict:
         """Config of the data set that opens the annotations of a list's images."""
-        return self._dataset(list_file, True)
+        kind, flag = self.image_set
+        source = self.settings()
+        return {'type': kind, 'ann_file': list_file, 'source': source, flag: True}
 
     def pool_dataset(self, list_file: str) -> dict:
         """Config of the data set that lists images and opens no annotation."""
-        return self._dataset(list_file, False)
-
-    def _dataset(self, list_file: str, is_labelled: bool) -> dict:
-        kind, flag = self.image_set
-        source = self.settings()
-        return dict(type=kind, ann_file=list_file, source=source, **{flag: is_labelled})
+        return {**self.labelled_dataset(list_file), self.image_set[1]: False}
 
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
         """A training pipeline for images without annotations, as a copy."""
@@ -114,10 +110,7 @@ class ImageSource(ABC):
         return copy.deepcopy(list(pipeline or []))
 
     def config_problems(self, cfg: Config, uses_pool: bool) -> Iterator[str]:
-        """Messages on parts of a stage's derived config that do not fit the images.
-
-        With ``uses_pool`` training reads pool images.
-        """
+        """Messages on what does not fit the images in a stage's derived config."""
         yield from ()
 
     def _check_root(self, advice: str = 'Unpack the data there.') -> None:
@@ -128,23 +121,17 @@ class ImageSource(ABC):
             )
 
     def _sorted_ids(self, image_ids: list[str], setting: str) -> list[str]:
-        """Sorted image_ids of what a setting names; an id in two of these raises."""
         twice = [i for i, count in collections.Counter(image_ids).items() if count > 1]
         if twice:
             raise InputError(
-                f'{twice[0]!r} is in more than one of data_source.{setting} '
-                f'{getattr(self, setting)} ({len(twice)} such ids): they overlap. Name '
-                'each image in one only.'
+                f'{twice[0]!r} ({len(twice)} such ids) is in more than one of '
+                f'data_source.{setting}, {getattr(self, setting)}: they overlap.'
             )
         return sorted(image_ids)
 
 
 def check_names(setting: str, value) -> list[str]:
-    """The names that a setting of ``data_source`` lists.
-
-    Raises:
-        InputError: If it is a string, empty, or names something twice.
-    """
+    """The names in a setting; InputError if it is a string, empty or has one twice."""
     if isinstance(value, str):
         raise InputError(f'data_source.{setting} must be a list, e.g. [{value!r}].')
     names = list(value)
@@ -156,25 +143,17 @@ def check_names(setting: str, value) -> list[str]:
 
 
 def check_image_id(image_id: str, where: str) -> str:
-    """The image_id, found in a place, that a list file can hold.
-
-    Raises:
-        InputError: If it has characters that cannot be printed, or blanks around it.
-    """
+    """The image_id, or InputError on what a line of a list file cannot hold."""
     if not image_id.isprintable() or image_id != image_id.strip():
         raise InputError(
-            f'{image_id!r} in {where}: expected a file name of printable characters '
-            'in UTF-8 without blanks around it. Rename it.'
+            f'{image_id!r} in {where}: expected printable characters in UTF-8 without '
+            'blanks around them. Rename the file.'
         )
     return image_id
 
 
 def time_of_change(path: str, missing: str) -> int:
-    """When a file changed last: until then it need not be read again.
-
-    Raises:
-        InputError: With the message ``missing``, if there is no such file.
-    """
+    """When a file changed last, for caches of its content; or InputError(missing)."""
     try:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:

@@ -17,11 +17,7 @@ class JointBatchSampler:
 
     Labelled and pool images are endless streams of shuffled passes: every batch is
     full, a batch may span two passes, and the pool repeats where it is shorter.
-    With several processes each takes its part of the joint batch, so that n
-    processes with batches of B/n see the images of one process with batches of B.
-
-    Every iteration of the task holds ``batch_size`` labelled images per process; a
-    mixed batch holds as many pool images beside them.
+    n processes with batches of B/n see the images of one with batches of B.
 
     Args:
         sampler: A sampler of MMEngine, for its ``dataset`` (a JointDataset) and,
@@ -31,16 +27,10 @@ class JointBatchSampler:
             'pure', batches of labelled and of pool images in turn.
         update: 'joint', or 'alternate': with 'mixed' every batch is served twice,
             for the task's and for the sampler's update.
-        pool_ratio: Pool images that training may see, as a multiple of the
-            labelled images; at most all of them.
+        pool_ratio: Pool images that training may see, per labelled image.
         redraw_pool: Draw those pool images anew for every pass over them.
-        accumulative_counts: Iterations per update: with 'alternate' so many
-            batches are served before they are served again.
-        seed: Seed of the trial.
-        stage: Stage of the trial.
-
-    Raises:
-        ValueError: If an argument is not one of the above.
+        accumulative_counts: Iterations per update: 'alternate' repeats so many batches.
+        seed, stage: Of the trial.
     """
 
     def __init__(
@@ -56,8 +46,7 @@ class JointBatchSampler:
         stage: int = 0,
     ) -> None:
         if composition not in ('mixed', 'pure'):
-            allowed = "'mixed' or 'pure'"
-            raise ValueError(f'composition must be {allowed}, got {composition!r}')
+            raise ValueError(f"composition: 'mixed' or 'pure', got {composition!r}")
         if update not in ('joint', 'alternate'):
             raise ValueError(f"update must be 'joint' or 'alternate', got {update!r}")
         if pool_ratio <= 0:
@@ -78,11 +67,7 @@ class JointBatchSampler:
         self._unique = False
 
     def start_at(self, iteration: int, unique: bool = False) -> None:
-        """Let the next iterator begin after so many iterations.
-
-        With ``unique`` these are batches, and each is served once, for a loop that
-        repeats it itself.
-        """
+        """Let the next iterator begin there; ``unique``: count batches, each once."""
         self._start, self._unique = iteration, unique
 
     def batch_number(self, iteration: int) -> int:
@@ -102,11 +87,7 @@ class JointBatchSampler:
             yield self.batch(number)
 
     def batch(self, number: int) -> list[tuple[int, int]]:
-        """This process's part of a batch, which the stage counts from 0.
-
-        Returns:
-            (index into the JointDataset, seed of the transforms) per image.
-        """
+        """(index in the JointDataset, seed) per image of this process, from batch 0."""
         size, total = self.batch_size, self.batch_size * self.world_size
         rows = range(self.rank * size, (self.rank + 1) * size)
         if self.composition == 'pure':

@@ -13,22 +13,14 @@ from tjls_mm.registry import DATASETS
 class JointDataset:
     """Labelled images first, pool images after them.
 
-    Every sample carries its facts in its data sample's metainfo: ``image_id``,
-    ``is_labelled`` and ``is_held_out``. What random transforms draw depends on the
-    seed in the index only, so a sample is the same whichever worker makes it.
+    A sample's metainfo carries its ``image_id``, ``is_labelled`` and ``is_held_out``.
+    ``dataset[(7, 1234)]`` is image 7, its random transforms seeded with 1234: the same
+    whichever worker makes it.
 
     Args:
         labelled: Config of the labelled data set, of any OpenMMLab library.
         pool: Config of the pool data set, or None.
-        held_out: List file of labelled image_ids that train the task and are kept
-            from what tells labelled images from others.
-
-    Raises:
-        InputError: If ``held_out`` names an image that is not labelled.
-
-    Example:
-        A batch of ``dict(type='tjls_mm.JointBatchSampler')`` asks for
-        ``dataset[(7, 1234)]``: image 7, transforms seeded with 1234.
+        held_out: List file of labelled images that train the task and nothing else.
     """
 
     def __init__(
@@ -37,31 +29,20 @@ class JointDataset:
         self.labelled = DATASETS.build(labelled)
         self.pool = None if pool is None else DATASETS.build(pool)
         self.full_init()
+        self.metainfo = self.labelled.metainfo
+        self.n_labelled = len(self.labelled)
+        self.n_pool = 0 if self.pool is None else len(self.pool)
         self.held_out = frozenset(read_image_ids(held_out) if held_out else ())
         if self.held_out:
             infos = map(self.labelled.get_data_info, range(self.n_labelled))
-            unknown = sorted(self.held_out - set(map(_image_id, infos)))
-            if unknown:
-                raise InputError(
-                    f'{held_out}: expected labelled image_ids, found {unknown[:3]}.'
-                )
+            if unknown := sorted(self.held_out - set(map(_image_id, infos)))[:3]:
+                expected = 'expected labelled image_ids'
+                raise InputError(f'{held_out}: {expected}, found {unknown}.')
 
     def full_init(self) -> None:
         self.labelled.full_init()
         if self.pool is not None:
             self.pool.full_init()
-
-    @property
-    def metainfo(self) -> dict:
-        return self.labelled.metainfo
-
-    @property
-    def n_labelled(self) -> int:
-        return len(self.labelled)
-
-    @property
-    def n_pool(self) -> int:
-        return 0 if self.pool is None else len(self.pool)
 
     def __len__(self) -> int:
         return self.n_labelled + self.n_pool
@@ -73,12 +54,9 @@ class JointDataset:
         return {**info, **self._facts(part, _image_id(info))}
 
     def __getitem__(self, index: int | tuple[int, int]) -> Mapping:
-        """One transformed sample, by its position or (position, seed of transforms).
+        """What the pipeline returns for a position, or (position, seed of transforms).
 
-        Returns:
-            What the part's pipeline returns, the image's facts added to the metainfo
-            of its ``data_samples``. Of a part that keeps decoded images: these, and
-            the seed under ``seeds``.
+        Of a part that keeps decoded images: these, and the seed under ``seeds``.
 
         Raises:
             RuntimeError: If the pipeline dropped the image.
@@ -98,9 +76,8 @@ class JointDataset:
                 sample = part.pipeline(info)
         if sample is None:
             raise RuntimeError(
-                f'The training pipeline dropped image {image_id}; none is replaced: '
-                'let the transforms keep every image (in detection, those without '
-                'boxes too: FilterAnnotations(keep_empty=False)).'
+                f'The training pipeline dropped image {image_id}: let it keep all of '
+                'them, also without boxes (FilterAnnotations(keep_empty=False)).'
             )
         sample['data_samples'].set_metainfo(self._facts(part, image_id))
         return sample
@@ -112,11 +89,8 @@ class JointDataset:
         return self.pool, index - self.n_labelled
 
     def _facts(self, part, image_id: str) -> dict:
-        return {
-            'image_id': image_id,
-            'is_labelled': part is self.labelled,
-            'is_held_out': image_id in self.held_out,
-        }
+        facts = {'image_id': image_id, 'is_labelled': part is self.labelled}
+        return {**facts, 'is_held_out': image_id in self.held_out}
 
 
 def _image_id(info: Mapping) -> str:

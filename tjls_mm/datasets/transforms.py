@@ -11,11 +11,9 @@ from tjls_mm.registry import TRANSFORMS
 class BoxBlindRandomCrop(BaseTransform):
     """Random crop whose window is drawn without looking at boxes.
 
-    mmdet's MinIoURandomCrop draws its window until it overlaps the ground truth
-    well: images with boxes are then cropped otherwise than pool images, and a
-    discriminator tells them apart by the crop. Here the window is drawn first;
-    boxes whose centre lies outside it are dropped and the others are clipped.
-    An image may end up without boxes.
+    By the windows of mmdet's MinIoURandomCrop, which fit the ground truth, a
+    discriminator could tell labelled images. Boxes whose centre lies outside the
+    window are dropped, the others clipped; an image may end up without any.
 
     Args:
         min_crop_size: Smallest side of the window, as a fraction of the image's.
@@ -25,7 +23,6 @@ class BoxBlindRandomCrop(BaseTransform):
 
     Required keys: img, gt_bboxes and gt_bboxes_labels, gt_ignore_flags (optional).
     Modified keys: the same and img_shape.
-
     Source: the sampling of SSD (Liu et al., 2016), without its overlap condition.
     """
 
@@ -68,7 +65,5 @@ class BoxBlindRandomCrop(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(min_crop_size={self.min_crop_size}, '
-            f'max_aspect_ratio={self.max_aspect_ratio}, prob={self.prob})'
-        )
+        settings = ', '.join(f'{name}={value}' for name, value in vars(self).items())
+        return f'{type(self).__name__}({settings})'

@@ -16,9 +16,9 @@ from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
 from tjls_mm.registry import IMAGE_SOURCES
 
 HOW_TO_GET_DATA = (
-    'PASCAL VOC unpacks to {root}/VOC2007 and {root}/VOC2012, each with '
-    'JPEGImages, Annotations and ImageSets/Main. To try without it, draw the demo '
-    'data set (python tools/make_demo_data.py) and run configs/demo_tjls.py.'
+    'PASCAL VOC unpacks to VOC2007 and VOC2012 below it, each with JPEGImages, '
+    'Annotations and ImageSets/Main. To try without it, draw the demo data set '
+    '(python tools/make_demo_data.py) and run configs/demo_tjls.py.'
 )
 _BAD_XML = (ParseError, ArithmeticError, AttributeError, OSError, TypeError, ValueError)
 
@@ -27,16 +27,15 @@ _BAD_XML = (ParseError, ArithmeticError, AttributeError, OSError, TypeError, Val
 class VOCFiles(DetectionSource):
     """Images, image sets and annotations of a data set in VOC format.
 
-    An image_id is the path of the image below ``JPEGImages`` of its part, with the
-    part in front: ``VOC2007/000004``, or ``000004`` where the parts of
-    ``data_root`` lie in it directly.
+    An image_id is the part and the path below its ``JPEGImages``: ``VOC2007/000004``,
+    or ``000004`` where ``data_root`` has no parts.
 
     Args:
         data_root: Folder of the data set.
         pool_sets: Image sets whose images are labelled or pool, ``'VOC2007/trainval'``
             for ``VOC2007/ImageSets/Main/trainval.txt``, or ``'trainval'``.
         test_sets: Image sets to evaluate on.
-        classes: Class names in order. Defaults to the 20 of VOC.
+        classes: Class names in order; the 20 of VOC by default.
         ignore_classes: Names in annotations that are no classes and no mistakes.
         img_suffix: Of the image files.
         bad_boxes: 'error', or 'drop' to leave out boxes of zero size or outside
@@ -60,16 +59,14 @@ class VOCFiles(DetectionSource):
         self.img_suffix = img_suffix
 
     def list_images(self, split: str) -> list[str]:
-        root = self.data_root
-        self._check_root(HOW_TO_GET_DATA.format(root=root.rstrip('/')))
-        image_ids: list[str] = []
+        self._check_root(HOW_TO_GET_DATA)
+        image_ids = []
         for image_set in self.pool_sets if split == 'pool' else self.test_sets:
             part, _, name = image_set.rpartition('/')
-            path = osp.join(root, part, 'ImageSets', 'Main', f'{name}.txt')
+            path = osp.join(self.data_root, part, 'ImageSets', 'Main', f'{name}.txt')
             if not osp.isfile(path):
-                raise InputError(
-                    f"Image set {path} does not exist: data_source names '{image_set}'."
-                )
+                named = f"data_source names '{image_set}'"
+                raise InputError(f'Image set {path} does not exist: {named}.')
             names = read_image_ids(path)
             image_ids += [f'{part}/{name}' if part else name for name in names]
         return self._sorted_ids(image_ids, f'{split}_sets')
@@ -79,16 +76,11 @@ class VOCFiles(DetectionSource):
         return image_path(self.data_root, template, image_id)
 
     def annotation_place(self, image_id: str) -> str:
-        """Path of the annotation of an image."""
         return image_path(self.data_root, '{parent}/Annotations/{name}.xml', image_id)
 
     def instances(self, image_id: str) -> tuple[Instance, ...]:
-        """See ``DetectionSource``; an unchanged file is read once per process."""
         path = self.annotation_place(image_id)
-        missing = (
-            f'{path} does not exist: every labelled and every test image needs an '
-            'annotation file, one without objects if nothing is in the image.'
-        )
+        missing = f'{path} does not exist: every labelled and test image needs one.'
         return _read_annotation(path, time_of_change(path, missing))
 
     def box_problem(self, box: Instance, size: tuple[int, int]) -> str | None:
@@ -119,9 +111,9 @@ def _read_annotation(path: str, changed: int) -> tuple[Instance, ...]:
     try:
         return tuple(map(_read_object, parse(path).getroot().findall('object')))
     except _BAD_XML as e:
+        expected = '<object> entries with <name> and <bndbox> of four numbers'
         raise InputError(
-            f'{path} is not a VOC annotation: expected <object> entries with '
-            f'<name> and <bndbox> of four numbers, found: {e}.'
+            f'{path} is not a VOC annotation: expected {expected}, found: {e}.'
         ) from None
 
 
