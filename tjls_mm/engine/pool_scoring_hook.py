@@ -13,9 +13,8 @@ from tjls_mm.stage_folder import StageFolder
 class PoolScoringHook(Hook):
     """Gather what the query strategy needs from the pool after training.
 
-    The model in memory is scored; where a run was stopped before, the stage loop
-    calls the same function on the weights that were saved. Scores are computed
-    outside autocast, whatever training used.
+    The model in memory is scored, outside autocast; where a run was stopped before,
+    the stage loop calls the same function on the saved weights.
 
     Args:
         lists: Folder of the stage, whose lists of images are read.
@@ -31,7 +30,6 @@ class PoolScoringHook(Hook):
         self.seed = seed
 
     def after_train(self, runner) -> None:
-        """Score the pool."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         folder = StageFolder(runner.work_dir)
         score = runner.cfg.score_dataloader
