@@ -47,6 +47,7 @@ def gather_stage(
     started = time.perf_counter()
     reader = find_reader(model)
     has_logit = reader is not None and 'logit' in reader.provides(model)
+
     def gather(part: str, list_file, names: tuple[str, ...]) -> Outputs:
         outputs = gather_outputs(
             model,
