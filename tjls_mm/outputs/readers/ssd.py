@@ -71,12 +71,10 @@ class SSDReader(PoolReader):
 def _refuse_non_finite(conf: Sequence[Tensor], image_ids: Sequence[str]) -> None:
     # Not a number is above no threshold: an image without boxes, it seems.
     for level in conf:
-        fine = torch.isfinite(level).flatten(1).all(1)
-        if not fine.all():
-            image_id = image_ids[int((~fine).nonzero()[0, 0])]
+        for row in (~torch.isfinite(level)).flatten(1).any(1).nonzero().flatten():
             raise TrainingDiverged(
-                f'class logits of {image_id!r} are not finite: begin again in another '
-                '--work-dir, with a lower optim_wrapper.optimizer.lr.'
+                f'class logits of {image_ids[row]!r} are not finite: begin again in '
+                'another --work-dir, with a lower optim_wrapper.optimizer.lr.'
             )
 
 
@@ -142,13 +140,8 @@ def box_features(
 ) -> list[Tensor]:
     """Mean of a feature map over the area of each box.
 
-    Args:
-        level: (B, C, H, W), for the whole of the padded input.
-        boxes: Of each image, in its original pixels.
-        data: Of the preprocessor.
-
-    Returns:
-        (m, C) for each image; cells that a box covers in part count for as much.
+    ``level`` is (B, C, H, W), of the whole padded input; boxes are in original pixels.
+    Per image (m, C); cells that a box covers in part count for as much.
     """
     height, width = data['inputs'].shape[-2:]
     found = []
