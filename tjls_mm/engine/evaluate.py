@@ -11,11 +11,7 @@ from tjls_mm.stage_record import StageRecord
 
 
 def run_evaluation(runner: Runner) -> None:
-    """Run the validation loop and record what it measured.
-
-    Args:
-        runner: With the weights of the end of a stage; its work dir is the stage's.
-    """
+    """Run the validation loop and record what it measured in the Runner's work dir."""
     started = time.perf_counter()
     found = runner.val_loop.run()
     values = {k: np.asarray(v) for k, v in found.items()}

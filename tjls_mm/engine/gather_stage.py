@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import torch
 
 from tjls_mm.files import file_hash, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
@@ -21,12 +20,7 @@ AUC_IMAGES = 1000
 
 
 def gather_stage(
-    model: torch.nn.Module,
-    lists: StageFolder,
-    folder: StageFolder,
-    score,
-    needs: Needs,
-    seed: int,
+    model, lists: StageFolder, folder: StageFolder, score, needs: Needs, seed: int
 ) -> None:
     """Gather the outputs of the pool and of labelled images, on all processes.
 
@@ -76,7 +70,13 @@ def gather_stage(
     def write() -> None:
         record = StageRecord(folder)
         if has_logit:
-            report = _measure_discriminator(lists, folder, measured, pool)
+            held_out, seen = _held_out(lists), set(read_image_ids(folder.trained_on))
+            is_held_out = np.array([i in held_out for i in measured.image_ids])
+            logits, of_pool = (np.asarray(part['logit']) for part in (measured, pool))
+            is_seen = np.array([i in seen for i in pool.image_ids])
+            report = discriminator_report(
+                logits[is_held_out], logits[~is_held_out], of_pool, is_seen
+            )
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
         write_json(folder.outputs_index, {'pool': file_hash(lists.pool)})
@@ -96,17 +96,3 @@ def _write_measured(lists: StageFolder, folder: StageFolder, seed: int) -> None:
         rows = generator(seed, 'auc').choice(len(others), AUC_IMAGES, replace=False)
         others = [others[row] for row in rows]
     write_image_ids(folder.measured, sorted([*held_out, *others]))
-
-
-def _measure_discriminator(
-    lists: StageFolder, folder: StageFolder, measured: Outputs, pool: Outputs
-) -> dict:
-    held_out, seen = _held_out(lists), set(read_image_ids(folder.trained_on))
-    is_held_out = np.array([i in held_out for i in measured.image_ids])
-    logits = np.asarray(measured['logit'])
-    return discriminator_report(
-        logits[is_held_out],
-        logits[~is_held_out],
-        np.asarray(pool['logit']),
-        np.array([i in seen for i in pool.image_ids]),
-    )

@@ -119,13 +119,9 @@ def _find_unsafe(value, where: str) -> str | None:
     """What torch's safe loading would refuse, in words, or None."""
     if isinstance(value, PLAIN):
         return None
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    else:
-        kind = type(value)
-        return f'a {kind.__module__}.{kind.__name__} under {where!r}'
+    if not isinstance(value, (dict, list, tuple)):
+        return f'a {type(value).__module__}.{type(value).__name__} under {where!r}'
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     found = (_find_unsafe(item, f'{where}.{key}') for key, item in items)
     return next(filter(None, found), None)
 

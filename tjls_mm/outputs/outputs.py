@@ -86,9 +86,7 @@ class Boxes:
         """Boxes per image, (N,)."""
         return np.diff(self.offsets)
 
-    def reduce(
-        self, values: np.ndarray, how: str = 'mean', empty: float = 0.0
-    ) -> np.ndarray:
+    def reduce(self, values, how: str = 'mean', empty: float = 0.0) -> np.ndarray:
         """Numbers of boxes to numbers of images.
 
         Args:

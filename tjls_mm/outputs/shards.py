@@ -36,13 +36,9 @@ class ShardedStore:
         self.parts = folder / 'parts'
 
     def prepare(self, made_of: dict) -> list[int] | None:
-        """Make the folder ready; process 0 does it for all.
+        """Make the folder ready, on process 0; the shards it has, or None if all is joined.
 
-        Args:
-            made_of: What the outputs depend on, for JSON, with ``list_sha256``.
-
-        Returns:
-            Shards that are there, or None if all is joined.
+        ``made_of`` is what the outputs depend on, for JSON, with ``list_sha256``.
         """
         self.made_of = made_of
         if _read(self.folder / INDEX_FILE).get('made_of') == made_of:
@@ -73,9 +69,7 @@ class ShardedStore:
                 return None
         return files
 
-    def write_shard(
-        self, rank: int, batches: Iterable[Mapping[str, np.ndarray]]
-    ) -> None:
+    def write_shard(self, rank: int, batches: Iterable[Mapping]) -> None:
         """Write one shard; a batch maps file names without suffix to rows."""
         part, paths, append = self._part(rank), {}, {}
         (part / 'done.json').unlink(missing_ok=True)
@@ -91,11 +85,7 @@ class ShardedStore:
         write_json(part / 'done.json', {'files': files})
 
     def join(self, names: Iterable[str]) -> None:
-        """Join all shards to outputs of these names, process 0.
-
-        Raises:
-            InputError: If a shard is not to be seen from here.
-        """
+        """Join all shards to outputs of these names, on process 0, which must see all."""
         files, parts = {}, {}
         for rank in range(self.world_size):
             shard = self._finished(rank)
@@ -140,14 +130,8 @@ class ShardedStore:
 
 
 @contextlib.contextmanager
-def array_writer(
-    path: Path, dtype: np.dtype, row_shape: Sequence[int]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Appends rows to a .npy file that is there once it is complete.
-
-    Yields:
-        Appends (n, *row_shape); ValueError if they are of another type or shape.
-    """
+def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[Callable]:
+    """Yields what appends rows (n, *row_shape) to a file, which appears when complete."""
     expected, n_rows = (np.dtype(dtype), tuple(row_shape)), 0
 
     def append(rows: np.ndarray) -> None:

@@ -46,12 +46,8 @@ class Needs:
     """What a query strategy asks for.
 
     Attributes:
-        pool: Names of outputs of every pool image; empty if none.
-        labelled: Names of outputs of every labelled image.
-        passes: Stochastic passes, where a name of ``PASS_NAMES`` is asked for.
-
-    Raises:
-        InputError: If a name cannot be one, or names and passes do not fit.
+        pool, labelled: Names of outputs of every such image, else InputError.
+        passes: Stochastic passes, at least 1 if a name is of ``PASS_NAMES``, else 0.
     """
 
     pool: tuple[str, ...] = ()

@@ -103,9 +103,7 @@ def branch_names(head: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for b in branches for name in b.provides))
 
 
-def read_branches(
-    head: nn.Module, inputs: BranchInputs, names: Sequence[str]
-) -> dict[str, Tensor]:
+def read_branches(head: nn.Module, inputs: BranchInputs, names: Sequence[str]) -> dict:
     """Outputs of those branches of a head that are asked for."""
     outputs = {}
     for branch in head.branches.values():

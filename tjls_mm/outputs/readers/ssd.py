@@ -78,25 +78,19 @@ def _refuse_non_finite(conf: Sequence[Tensor], image_ids: Sequence[str]) -> None
             )
 
 
-def _confidences(head: SSDHead, maps: Sequence[Tensor]) -> list[Tensor]:
-    if hasattr(head, 'confidences'):
-        return head.confidences(maps)
-    return [conv(m) for m, conv in zip(maps, head.cls_convs, strict=True)]
-
-
-def _stochastic(
-    head: SSDHead, maps: Sequence[Tensor], masks: DropoutMasks
-) -> dict[str, Tensor]:
+def _stochastic(head: SSDHead, maps: Sequence[Tensor], masks: DropoutMasks) -> dict:
     """Entropies of T passes, averaged over priors; of passes only sums are kept."""
     widths = [m.shape[1] for m in maps]
     total, single = 0, 0
     for factors in masks.draw(sum(widths), maps[0].device):
         parts = factors.split(widths, 1)
         dropped = [m * f[..., None, None] for m, f in zip(maps, parts, strict=True)]
-        logits = [
-            c.permute(0, 2, 3, 1).reshape(len(c), -1, head.cls_out_channels)
-            for c in _confidences(head, dropped)
-        ]
+        if hasattr(head, 'confidences'):
+            conf = head.confidences(dropped)
+        else:
+            conf = [conv(m) for m, conv in zip(dropped, head.cls_convs, strict=True)]
+        classes = head.cls_out_channels
+        logits = [c.permute(0, 2, 3, 1).reshape(len(c), -1, classes) for c in conf]
         probability = torch.cat(logits, 1).softmax(-1)  # (B, priors, K + 1)
         total = total + probability
         single = single + entropy(probability).mean(1)
@@ -135,9 +129,7 @@ def class_rows(head: SSDHead) -> Iterator[None]:
         yield
 
 
-def box_features(
-    level: Tensor, boxes: Sequence[InstanceData], data: dict
-) -> list[Tensor]:
+def box_features(level: Tensor, boxes: Sequence[InstanceData], data: dict) -> list:
     """Mean of a feature map over the area of each box.
 
     ``level`` is (B, C, H, W), of the whole padded input; boxes are in original pixels.
