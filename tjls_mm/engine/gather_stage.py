@@ -24,7 +24,8 @@ def gather_stage(
 ) -> None:
     """Gather the outputs of the pool and of labelled images, on all processes.
 
-    Where the learner has a discriminator, what it has learned is recorded.
+    Where the learner has a discriminator, what it has learned is recorded. Raises
+    TrainingDiverged if an output is not finite.
 
     Args:
         model: Learner with the weights of the end of the stage.
@@ -34,9 +35,6 @@ def gather_stage(
             the test pipeline without annotations), ``batch_size``, ``num_workers``.
         needs: Of the query strategy.
         seed: Of stochastic passes and of the images the discriminator is measured on.
-
-    Raises:
-        TrainingDiverged: If an output is not finite.
     """
     started = time.perf_counter()
     reader = find_reader(model)

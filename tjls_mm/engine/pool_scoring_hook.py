@@ -22,12 +22,8 @@ class PoolScoringHook(Hook):
         seed: Of stochastic passes.
     """
 
-    priority = 'NORMAL'
-
     def __init__(self, lists: str, needs: dict, seed: int = 0) -> None:
-        self.lists = StageFolder(lists)
-        self.needs = Needs(**needs)
-        self.seed = seed
+        self.lists, self.needs, self.seed = StageFolder(lists), Needs(**needs), seed
 
     def after_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -36,8 +36,7 @@ class StageCheckpointHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, interval: int | None = None, interval_s: float = 300.0) -> None:
-        self.interval = interval
-        self.interval_s = interval_s
+        self.interval, self.interval_s = interval, interval_s
         self._saved_at = time.monotonic()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -63,12 +62,9 @@ class StageCheckpointHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         """Save the weights; the states of training are no longer needed."""
-        on_main_process(self._save_weights, runner)
-
-    def _save_weights(self, runner) -> None:
         folder = StageFolder(runner.work_dir)
-        _save(runner, folder.model, {})
-        folder.remove_checkpoints()
+        on_main_process(_save, runner, folder.model, {})
+        on_main_process(folder.remove_checkpoints)
 
     def _save_state(self, runner, done: int) -> None:
         folder = StageFolder(runner.work_dir)
@@ -139,11 +135,7 @@ def _plain(value):
 
 
 def read_checkpoint(path: Path, advice: str) -> dict:
-    """Load a checkpoint of ours safely, on the CPU.
-
-    Raises:
-        InputError: If the file is not such a checkpoint; ``advice`` says what to do.
-    """
+    """Load a checkpoint of ours safely, on the CPU, else InputError with ``advice``."""
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         content['meta'], content['state_dict']

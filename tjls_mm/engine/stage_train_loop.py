@@ -86,11 +86,10 @@ class StageTrainLoop(IterBasedTrainLoop):
             torch.manual_seed(derive_seed(self.seed, self.stage, 'iter', self._iter))
             self.run_iter(next(batches))
             self.train_seconds = time.perf_counter() - started
-            at_end = self._iter == self._max_iters
-            if not at_end and self._iter % self.val_interval == 0:
-                if self.runner.val_loop is not None:
-                    self._share_buffers()
-                    self.runner.val_loop.run()
+            due = self._iter < self._max_iters and self._iter % self.val_interval == 0
+            if due and self.runner.val_loop is not None:
+                self._share_buffers()
+                self.runner.val_loop.run()
         self._take_average()
         self._share_buffers()
         # Before the weights, which mark training as done.
@@ -137,11 +136,7 @@ class StageTrainLoop(IterBasedTrainLoop):
                     yield group[position % count]
 
     def run_iter(self, data_batch: dict) -> None:
-        """One iteration.
-
-        Raises:
-            TrainingDiverged: If the loss is not finite.
-        """
+        """One iteration; TrainingDiverged if its loss is not finite."""
         runner, batch = self.runner, dict(batch_idx=self._iter, data_batch=data_batch)
         runner.call_hook('before_train_iter', **batch)
         outputs = runner.model.train_step(

@@ -98,17 +98,16 @@ def gather_outputs(
     store = ShardedStore(folder, image_ids, world_size)
 
     def prepare() -> list[int] | None:
-        return store.prepare(
-            {
-                'list_sha256': file_hash(list_file),
-                'weights': fingerprint(model),
-                'names': names,
-                'passes': passes,
-                'dropout': dropout if passes else None,
-                'seed': seed if passes else None,
-                'batch_size': batch_size,
-            }
-        )
+        made_of = {
+            'list_sha256': file_hash(list_file),
+            'weights': fingerprint(model),
+            'names': names,
+            'passes': passes,
+            'dropout': dropout if passes else None,
+            'seed': seed if passes else None,
+            'batch_size': batch_size,
+        }
+        return store.prepare(made_of)
 
     def read() -> Iterator[dict[str, np.ndarray]]:
         batches = fixed_shape_batches(len(ids), batch_size, rank, world_size)

@@ -122,14 +122,12 @@ class Boxes:
 class Outputs(Mapping):
     """A mapping from a name to an array, whose row i is of image i, or to ``Boxes``.
 
-    Names are those of ``VOCABULARY`` and of the learner's branches. Read-only.
+    Names are those of ``VOCABULARY`` and of the learner's branches. Read-only. Ids or
+    rows other than these raise a ValueError.
 
     Args:
         image_ids: N ids, sorted, each once; there may be none.
         arrays: Name to an array of N rows (``box_feature``: one per box).
-
-    Raises:
-        ValueError: If ids are not sorted, or rows are missing.
     """
 
     def __init__(self, image_ids: Sequence[str], arrays: Mapping) -> None:
@@ -152,8 +150,7 @@ class Outputs(Mapping):
         """Outputs of a folder that ``gather_outputs`` wrote, memory-mapped.
 
         Raises:
-            InputError: If a file is missing or damaged, or the images are not those of
-                ``list_file``, where it is given.
+            InputError: If a file is missing or damaged, or not of ``list_file``.
         """
         folder = Path(folder)
         with _readable(folder / INDEX_FILE) as path:
@@ -196,18 +193,10 @@ class Outputs(Mapping):
         return len(self._arrays)
 
     def smallest(self, key: np.ndarray, budget: int, seed: int) -> np.ndarray:
-        """Rows of the images of smallest key.
+        """Rows (budget,) of the images of smallest key, smallest first.
 
-        Args:
-            key: (N,), finite; its negative for the largest.
-            budget: How many, 1 to N.
-            seed: Orders equals, by a hash of their image_id.
-
-        Returns:
-            (budget,), smallest first.
-
-        Raises:
-            ValueError: If key or budget is not such.
+        The key is (N,) and finite, the budget 1 to N, else ValueError; ``seed`` orders
+        equals, by a hash of their image_id.
         """
         key, n_images = np.asarray(key), len(self.image_ids)
         if key.shape != (n_images,):

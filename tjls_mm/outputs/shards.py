@@ -36,9 +36,10 @@ class ShardedStore:
         self.parts = folder / 'parts'
 
     def prepare(self, made_of: dict) -> list[int] | None:
-        """Make the folder ready, on process 0; the shards it has, or None if all is joined.
+        """Make the folder ready, on process 0.
 
         ``made_of`` is what the outputs depend on, for JSON, with ``list_sha256``.
+        Returns the shards that are there, or None if all is joined.
         """
         self.made_of = made_of
         if _read(self.folder / INDEX_FILE).get('made_of') == made_of:
@@ -85,7 +86,7 @@ class ShardedStore:
         write_json(part / 'done.json', {'files': files})
 
     def join(self, names: Iterable[str]) -> None:
-        """Join all shards to outputs of these names, on process 0, which must see all."""
+        """Join all shards to outputs of these names, process 0, which must see all."""
         files, parts = {}, {}
         for rank in range(self.world_size):
             shard = self._finished(rank)
@@ -131,7 +132,7 @@ class ShardedStore:
 
 @contextlib.contextmanager
 def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[Callable]:
-    """Yields what appends rows (n, *row_shape) to a file, which appears when complete."""
+    """Yields what appends (n, *row_shape) to a file, which appears once complete."""
     expected, n_rows = (np.dtype(dtype), tuple(row_shape)), 0
 
     def append(rows: np.ndarray) -> None:

@@ -43,10 +43,10 @@ PASS_NAMES = ('pass_probability', 'predictive_entropy', 'mutual_information')
 
 @dataclass(frozen=True)
 class Needs:
-    """What a query strategy asks for.
+    """What a query strategy asks for; InputError if it cannot be.
 
     Attributes:
-        pool, labelled: Names of outputs of every such image, else InputError.
+        pool, labelled: Names of outputs of every such image, identifiers.
         passes: Stochastic passes, at least 1 if a name is of ``PASS_NAMES``, else 0.
     """
 

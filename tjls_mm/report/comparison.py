@@ -49,11 +49,7 @@ class TrialSummary:
 
 
 def read_summary(folder: str | Path) -> TrialSummary:
-    """What a trial left in its work dir; its name without '_seed0' at the end.
-
-    Raises:
-        InputError: If there is no summary, or it is not one.
-    """
+    """What a trial left, else InputError; its name without '_seed0' at the end."""
     path = TrialFolder(folder).summary
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -160,10 +156,9 @@ def _by_name(values: Iterable[tuple[str, int, object]], row) -> dict[str, list[d
 def mean_rows(trials: Sequence[TrialSummary]) -> dict[str, list[dict]]:
     """Mean and deviation over the seeds of every name, by labelled images.
 
-    Returns:
-        Per name, rows with ``n_labelled``, the mean of ``n_boxes`` where rows have
-        it, the metric's mean under its name, its sample deviation under ``std`` (0
-        for one seed) and ``seeds``, those that reached so many labelled images.
+    Rows have ``n_labelled``, the mean ``n_boxes`` where there are boxes, the metric's
+    mean under its name, its sample deviation ``std`` (0 for one seed) and ``seeds``,
+    those that reached so many labelled images.
     """
 
     def mean_row(count: int, rows: list[dict]) -> dict:
@@ -192,11 +187,9 @@ def find_control(names: Sequence[str]) -> str | None:
 def paired_rows(trials: Sequence[TrialSummary], control: str) -> dict[str, list[dict]]:
     """Differences to a control with the same seed and as many labelled images.
 
-    What a seed brings to both is not in their difference.
-
-    Returns:
-        Per other name, rows with ``n_labelled``, the mean difference under the
-        metric's name, its standard ``error`` (None for one pair) and ``pairs``.
+    What a seed brings to both is not in their difference. Rows of every other name have
+    ``n_labelled``, the mean difference under the metric's name, its standard ``error``
+    (None for one pair) and ``pairs``.
     """
     metric = metric_name(trials[0].rows)
     rows = [(t, row['n_labelled'], row[metric]) for t in trials for row in t.rows]
@@ -218,17 +211,15 @@ def paired_rows(trials: Sequence[TrialSummary], control: str) -> dict[str, list[
 def comparison_tables(
     trials: Sequence[TrialSummary], names: Sequence[str] = (), n_seeds: int = 0
 ) -> list[tuple[str, list[list[str]]]]:
-    """What ``print_comparison`` prints and ``write_comparison`` writes.
+    """Titles and cells to print or write, the header first.
+
+    A row per number of labelled images, a column per name: means; then, where one name
+    is the random control, mean paired differences to it.
 
     Args:
         trials: At least one.
         names: Columns in order, with or without trials; by default as trials come.
         n_seeds: That every name is to have; by default the most that one has.
-
-    Returns:
-        Titles and cells, the header first: one row per number of labelled images, one
-        column per name. First means; then, where one name is the random control, mean
-        paired differences to it.
     """
     metric = metric_name(trials[0].rows)
     means = mean_rows(trials)
@@ -275,9 +266,7 @@ def print_comparison(trials, names=(), n_seeds: int = 0) -> None:
 
 
 def write_comparison(folder: Path, title: str, trials, names=(), n_seeds=0) -> None:
-    """Write ``comparison_tables`` to ``table.md``, ``mean_rows`` to ``table.csv`` and
-    ``curves.png``, each atomically.
-    """
+    """Write ``table.md``, ``table.csv`` (numbers only) and ``curves.png``, atomically."""
     lines = [f'# {title}']
     for caption, (header, *rows) in comparison_tables(trials, names, n_seeds):
         rule = ['--:'] * len(header)

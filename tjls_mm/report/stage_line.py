@@ -15,11 +15,7 @@ LABEL_COUNTS = ('n_boxes',)
 
 
 def primary_metric(record: Mapping) -> tuple[str, float]:
-    """Name and value of the metric that curves show: the evaluator's first.
-
-    Raises:
-        InputError: If the ``metrics.json`` of a stage holds none.
-    """
+    """The metric that curves show, the evaluator's first; InputError without one."""
     metrics = record.get('metrics') if isinstance(record, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
         raise InputError(
@@ -89,9 +85,8 @@ def leaning_class(
 ) -> tuple[str, float, float] | None:
     """The class that picks hold far more often than the labelled images.
 
-    Both are images per class. Returns (class, share of picks, share of labelled) of the
-    class that gained most, if it at least doubled and gained 15 points, else None.
-    Shares are of class occurrences.
+    Both are images per class. Returns (class, share of picks, share of labelled), of
+    class occurrences, of what gained most, if it at least doubled and gained 15 points.
     """
     total, total_labelled = sum(picks.values()), sum(labelled.values())
     if not total or not total_labelled:

@@ -22,9 +22,8 @@ class ClassifierReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        return isinstance(model, ImageClassifier) and isinstance(
-            getattr(model, 'head', None), LinearClsHead
-        )
+        head = getattr(model, 'head', None)
+        return isinstance(model, ImageClassifier) and isinstance(head, LinearClsHead)
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
         return ('probability', 'feature', *PASS_NAMES, *branch_names(model.head))

@@ -26,9 +26,8 @@ class SSDReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        return isinstance(model, SingleStageDetector) and isinstance(
-            getattr(model, 'bbox_head', None), SSDHead
-        )
+        head = getattr(model, 'bbox_head', None)
+        return isinstance(model, SingleStageDetector) and isinstance(head, SSDHead)
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
         own = ('boxes', 'box_feature', 'feature', *ENTROPIES)
