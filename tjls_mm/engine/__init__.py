@@ -6,10 +6,5 @@ from .pool_scoring_hook import PoolScoringHook
 from .stage_checkpoint_hook import StageCheckpointHook
 from .stage_train_loop import StageTrainLoop
 
-__all__ = [
-    'AlternatingUpdateHook',
-    'ContextBankHook',
-    'PoolScoringHook',
-    'StageCheckpointHook',
-    'StageTrainLoop',
-]
+__all__ = ['AlternatingUpdateHook', 'ContextBankHook', 'PoolScoringHook']
+__all__ += ['StageCheckpointHook', 'StageTrainLoop']

@@ -17,16 +17,13 @@ from tjls_mm.registry import DATASETS, HOOKS
 class ContextBankHook(Hook):
     """Refresh the context bank at the end of training and before evaluations.
 
-    It comes before the hook that writes checkpoints, so that a checkpoint holds
-    the bank of its weights, and after MMEngine's EMAHook, which exchanges weights for
-    their average. Models without a bank are left alone.
-
-    Images are loaded as ``score_dataloader`` of the config says: through the test
-    pipeline without annotations.
+    It comes before the hook that writes checkpoints, which then hold the bank of their
+    weights, and after MMEngine's EMAHook, which exchanges weights for their average.
+    Models without a bank are left alone. Images are loaded as ``score_dataloader``
+    says: through the test pipeline without annotations.
 
     Args:
-        list_file: List of the reference images: half of a batch labelled, then
-            pool images.
+        list_file: Reference images: half of a batch labelled, then pool images.
     """
 
     priority = 'LOW'
@@ -35,27 +32,19 @@ class ContextBankHook(Hook):
         self.list_file = list_file
         self._filled_at: int | None = None
 
-    def before_val_epoch(self, runner) -> None:
-        """Refresh for evaluations during training."""
-        self._refresh(runner)
-
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Forget the bank where training goes on."""
         if runner.iter < runner.max_iters:
-            clear_context_banks(_unwrapped(runner))
+            clear_context_banks(runner.model)
             self._filled_at = None
 
-    def after_train_epoch(self, runner) -> None:
-        """Refresh before the weights are saved."""
-        self._refresh(runner)
-
-    def _refresh(self, runner) -> None:
+    def before_val_epoch(self, runner) -> None:
         if self._filled_at == runner.iter:
             return
         self._filled_at = runner.iter
-        model = _unwrapped(runner)
-        if not batch_bottlenecks(model):
+        if not batch_bottlenecks(runner.model):
             return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         score = runner.cfg.score_dataloader
         loader = DataLoader(
             DATASETS.build({**score.dataset, 'ann_file': self.list_file}),
@@ -64,6 +53,4 @@ class ContextBankHook(Hook):
         )
         fill_context_banks(model, loader)
 
-
-def _unwrapped(runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    after_train_epoch = before_val_epoch  # before the weights are saved

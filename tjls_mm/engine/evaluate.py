@@ -11,25 +11,19 @@ from tjls_mm.stage_record import StageRecord
 
 
 def run_evaluation(runner: Runner) -> None:
-    """Run the validation loop and record what it measured.
-
-    Args:
-        runner: With the weights of the end of a stage; its work dir is the stage's.
-    """
+    """Run the validation loop and record what it measured in the Runner's work dir."""
     started = time.perf_counter()
     found = runner.val_loop.run()
-    numbers = {k: float(v) for k, v in found.items() if _is_number(v)}
+    values = {k: np.asarray(v) for k, v in found.items()}
+    is_number = {k: not v.ndim and v.dtype.kind in 'biuf' for k, v in values.items()}
+    numbers = {k: float(v) for k, v in values.items() if is_number[k]}
     if not numbers:
         raise InputError(
-            f'val_evaluator gives {sorted(found) or "nothing"}, and no number: '
-            'add a metric that is one, e.g. accuracy or mAP, and run the same command '
-            'again; the weights are kept.'
+            f'val_evaluator gives {sorted(found) or "nothing"}, and no number: add a '
+            'metric that is one, e.g. accuracy or mAP, and run the same command again; '
+            'the weights are kept.'
         )
-    others = {k: np.asarray(v).tolist() for k, v in found.items() if k not in numbers}
+    others = {k: v.tolist() for k, v in values.items() if not is_number[k]}
     record = StageRecord(StageFolder(runner.work_dir))
     record.add_seconds('evaluate', time.perf_counter() - started)
     record.update(**({'tables': others} if others else {}), metrics=numbers)
-
-
-def _is_number(value) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in 'biuf'

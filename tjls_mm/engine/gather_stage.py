@@ -3,7 +3,6 @@
 import time
 
 import numpy as np
-import torch
 
 from tjls_mm.files import file_hash, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
@@ -21,41 +20,25 @@ AUC_IMAGES = 1000
 
 
 def gather_stage(
-    model: torch.nn.Module,
-    lists: StageFolder,
-    folder: StageFolder,
-    score,
-    needs: Needs,
-    seed: int,
+    model, lists: StageFolder, folder: StageFolder, score, needs: Needs, seed: int
 ) -> None:
     """Gather the outputs of the pool and of labelled images, on all processes.
 
-    Where the learner has a discriminator, what it has learned is recorded.
+    Where the learner has a discriminator, what it has learned is recorded. Raises
+    TrainingDiverged if an output is not finite.
 
     Args:
         model: Learner with the weights of the end of the stage.
-        lists: Folder whose lists of images are read: the stage's.
-        folder: Where outputs are written; the same, but where a stage is trained
-            again elsewhere.
-        score: ``score_dataloader`` of the stage's config: ``dataset`` (the pool
-            through the test pipeline without annotations), ``batch_size``,
-            ``num_workers``.
+        lists: The stage, whose lists of images are read.
+        folder: Where outputs are written; another where a stage is trained again.
+        score: ``score_dataloader`` of the stage's config: ``dataset`` (the pool through
+            the test pipeline without annotations), ``batch_size``, ``num_workers``.
         needs: Of the query strategy.
-        seed: Decides stochastic passes and which labelled images the discriminator
-            is measured on.
-
-    Raises:
-        TrainingDiverged: If an output is not finite.
+        seed: Of stochastic passes and of the images the discriminator is measured on.
     """
     started = time.perf_counter()
     reader = find_reader(model)
     has_logit = reader is not None and 'logit' in reader.provides(model)
-    shared = dict(
-        batch_size=score.batch_size,
-        num_workers=score.get('num_workers', 0),
-        seed=seed,
-        passes=needs.passes,
-    )
 
     def gather(part: str, list_file, names: tuple[str, ...]) -> Outputs:
         outputs = gather_outputs(
@@ -64,26 +47,34 @@ def gather_stage(
             folder.outputs_of(part),
             names,
             list_file=list_file,
+            batch_size=score.batch_size,
+            passes=needs.passes,
+            num_workers=score.get('num_workers', 0),
+            seed=seed,
             description=f'Scoring {part}',
-            **shared,
         )
         on_main_process(check_finite, outputs, f'{part} images of {folder.path.name}')
         return outputs
 
     if needs.labelled:
         gather('labelled', lists.labelled, needs.labelled)
-    measured = None
+    names = list(needs.pool)
     if has_logit:
-        images = on_main_process(_measured_images, lists, seed)
-        on_main_process(write_image_ids, folder.measured, images)
+        on_main_process(_write_measured, lists, folder, seed)
         measured = gather('measured', folder.measured, ('logit',))
-    names = dict.fromkeys([*needs.pool, *(['logit'] if has_logit else [])])
-    pool = gather('pool', lists.pool, tuple(names))
+        names.append('logit')
+    pool = gather('pool', lists.pool, tuple(dict.fromkeys(names)))
 
     def write() -> None:
         record = StageRecord(folder)
         if has_logit:
-            report = _measure_discriminator(lists, folder, measured, pool)
+            held_out, seen = _held_out(lists), set(read_image_ids(folder.trained_on))
+            is_held_out = np.array([i in held_out for i in measured.image_ids])
+            logits, of_pool = (np.asarray(part['logit']) for part in (measured, pool))
+            is_seen = np.array([i in seen for i in pool.image_ids])
+            report = discriminator_report(
+                logits[is_held_out], logits[~is_held_out], of_pool, is_seen
+            )
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
         write_json(folder.outputs_index, {'pool': file_hash(lists.pool)})
@@ -95,25 +86,11 @@ def _held_out(lists: StageFolder) -> set[str]:
     return set(read_image_ids(lists.held_out)) if lists.held_out.exists() else set()
 
 
-def _measured_images(lists: StageFolder, seed: int) -> list[str]:
-    """All held-out labelled images, and some of the others, sorted."""
+def _write_measured(lists: StageFolder, folder: StageFolder, seed: int) -> None:
+    """List all held-out labelled images, and some of the others."""
     held_out = _held_out(lists)
     others = [i for i in read_image_ids(lists.labelled) if i not in held_out]
     if len(others) > AUC_IMAGES:
         rows = generator(seed, 'auc').choice(len(others), AUC_IMAGES, replace=False)
         others = [others[row] for row in rows]
-    return sorted([*held_out, *others])
-
-
-def _measure_discriminator(
-    lists: StageFolder, folder: StageFolder, measured: Outputs, pool: Outputs
-) -> dict:
-    held_out, seen = _held_out(lists), set(read_image_ids(folder.trained_on))
-    is_held_out = np.array([i in held_out for i in measured.image_ids])
-    logits = np.asarray(measured['logit'])
-    return discriminator_report(
-        logits[is_held_out],
-        logits[~is_held_out],
-        np.asarray(pool['logit']),
-        np.array([i in seen for i in pool.image_ids]),
-    )
+    write_image_ids(folder.measured, sorted([*held_out, *others]))

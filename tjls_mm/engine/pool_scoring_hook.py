@@ -13,9 +13,8 @@ from tjls_mm.stage_folder import StageFolder
 class PoolScoringHook(Hook):
     """Gather what the query strategy needs from the pool after training.
 
-    The model in memory is scored; where a run was stopped before, the stage loop
-    calls the same function on the weights that were saved. Scores are computed
-    outside autocast, whatever training used.
+    The model in memory is scored, outside autocast; where a run was stopped before,
+    the stage loop calls the same function on the saved weights.
 
     Args:
         lists: Folder of the stage, whose lists of images are read.
@@ -23,15 +22,10 @@ class PoolScoringHook(Hook):
         seed: Of stochastic passes.
     """
 
-    priority = 'NORMAL'
-
     def __init__(self, lists: str, needs: dict, seed: int = 0) -> None:
-        self.lists = StageFolder(lists)
-        self.needs = Needs(**needs)
-        self.seed = seed
+        self.lists, self.needs, self.seed = StageFolder(lists), Needs(**needs), seed
 
     def after_train(self, runner) -> None:
-        """Score the pool."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         folder = StageFolder(runner.work_dir)
         score = runner.cfg.score_dataloader

@@ -24,21 +24,19 @@ PLAIN = (torch.Tensor, str, int, float, bool, type(None))
 class StageCheckpointHook(Hook):
     """Save the state of training now and then, and the weights at its end.
 
-    Files are written under a temporary name and renamed; the one before is
-    removed after. They hold tensors and plain types only, so that they load with
-    torch's safe loading. Other hooks put state of their own into them as into
-    MMEngine's, in ``before_save_checkpoint``.
+    Files are written under a temporary name and renamed; the one before is removed
+    after. They hold tensors and plain types only, for torch's safe loading. Other
+    hooks put state of their own into them in ``before_save_checkpoint``.
 
     Args:
-        interval: Save every so many iterations. Defaults to by time only.
+        interval: Save every so many iterations; None for by time only.
         interval_s: Save when so many seconds have passed since the last save.
     """
 
     priority = 'VERY_LOW'
 
     def __init__(self, interval: int | None = None, interval_s: float = 300.0) -> None:
-        self.interval = interval
-        self.interval_s = interval_s
+        self.interval, self.interval_s = interval, interval_s
         self._saved_at = time.monotonic()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -52,7 +50,6 @@ class StageCheckpointHook(Hook):
     def after_train_iter(
         self, runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        """Save if it is time to."""
         done = batch_idx + 1
         due = self.interval and done % self.interval == 0
         due = due or time.monotonic() - self._saved_at >= self.interval_s
@@ -65,44 +62,48 @@ class StageCheckpointHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         """Save the weights; the states of training are no longer needed."""
-        on_main_process(self._save_weights, runner)
-
-    def _save_weights(self, runner) -> None:
         folder = StageFolder(runner.work_dir)
-        content = {'meta': _meta(runner), 'state_dict': _weights(runner)}
-        _save(runner, content, folder.model)
-        folder.remove_checkpoints()
+        on_main_process(_save, runner, folder.model, {})
+        on_main_process(folder.remove_checkpoints)
 
     def _save_state(self, runner, done: int) -> None:
         folder = StageFolder(runner.work_dir)
-        meta = _meta(runner)
-        meta.update(iter=done, epoch=0, train_seconds=runner.train_loop.train_seconds)
-        content = {
-            'meta': meta,
-            'state_dict': _weights(runner),
-            'optimizer': _plain(runner.optim_wrapper.state_dict()),
-            'param_schedulers': [
-                _plain(s.state_dict()) for s in runner.param_schedulers or []
-            ],
-            # MMEngine asks for it; its buffers do not load safely.
-            'message_hub': {'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
-        }
         path = folder.checkpoint(done)
-        _save(runner, content, path)
+        schedulers = runner.param_schedulers or []
+        _save(
+            runner,
+            path,
+            {'iter': done, 'train_seconds': runner.train_loop.train_seconds},
+            optimizer=_plain(runner.optim_wrapper.state_dict()),
+            param_schedulers=[_plain(s.state_dict()) for s in schedulers],
+            # MMEngine asks for it; its buffers do not load safely.
+            message_hub={'log_scalars': {}, 'runtime_info': {}, 'resumed_keys': {}},
+        )
         write_text(folder.last_checkpoint, str(path))
         folder.remove_checkpoints(keep=path)
 
 
-def _save(runner, content: dict, path: Path) -> None:
+def _save(runner, path: Path, progress: dict, **state) -> None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    dataset = runner.train_dataloader.dataset
+    meta = {
+        'tjls_mm': __version__,
+        'dataset_meta': _plain(getattr(dataset, 'metainfo', {})),
+        'iter': runner.iter,
+        'epoch': 0,
+        'seed': runner.seed,
+        **progress,
+    }
+    weights = dict(weights_to_cpu(model.state_dict()))
+    content = {'meta': meta, 'state_dict': weights, **state}
     runner.call_hook('before_save_checkpoint', checkpoint=content)
     for key, value in content.items():
         found = _find_unsafe(value, key)
         if found:
             raise InputError(
                 f'A custom hook puts {found} into checkpoints: expected tensors and '
-                'plain types, which load without running code. Let its '
-                'before_save_checkpoint convert the value, e.g. with '
-                'torch.as_tensor or .tolist().'
+                'plain types, which load without running code. Convert it in '
+                'before_save_checkpoint, e.g. with torch.as_tensor or .tolist().'
             )
     # Into a file, not to a path, whose name torch would write into it: equal weights
     # make equal files.
@@ -114,31 +115,11 @@ def _find_unsafe(value, where: str) -> str | None:
     """What torch's safe loading would refuse, in words, or None."""
     if isinstance(value, PLAIN):
         return None
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    else:
-        kind = type(value)
-        return f'a {kind.__module__}.{kind.__name__} under {where!r}'
+    if not isinstance(value, (dict, list, tuple)):
+        return f'a {type(value).__module__}.{type(value).__name__} under {where!r}'
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     found = (_find_unsafe(item, f'{where}.{key}') for key, item in items)
     return next(filter(None, found), None)
-
-
-def _meta(runner) -> dict:
-    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
-    return {
-        'tjls_mm': __version__,
-        'dataset_meta': _plain(metainfo),
-        'iter': runner.iter,
-        'epoch': 0,
-        'seed': runner.seed,
-    }
-
-
-def _weights(runner) -> dict:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return dict(weights_to_cpu(model.state_dict()))
 
 
 def _plain(value):
@@ -146,26 +127,15 @@ def _plain(value):
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if _is_plain(v)}
+        kept = (*PLAIN, dict, list, tuple)
+        return {k: _plain(v) for k, v in value.items() if isinstance(v, kept)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(v) for v in value)
     return value
 
 
-def _is_plain(value) -> bool:
-    return isinstance(value, (*PLAIN, dict, list, tuple))
-
-
 def read_checkpoint(path: Path, advice: str) -> dict:
-    """Load a checkpoint of ours safely, on the CPU.
-
-    Args:
-        path: Of the file.
-        advice: What to do where it cannot be read, for the message.
-
-    Raises:
-        InputError: If the file is not such a checkpoint.
-    """
+    """Load a checkpoint of ours safely, on the CPU, else InputError with ``advice``."""
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         content['meta'], content['state_dict']

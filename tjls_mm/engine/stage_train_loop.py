@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import broadcast
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
 from tjls_mm.datasets import JointBatchSampler
@@ -25,10 +24,9 @@ from tjls_mm.stage_record import StageRecord
 class StageTrainLoop(IterBasedTrainLoop):
     """Train for a number of iterations, evaluate once, then let hooks score.
 
-    An iteration is a pure function of seed, stage, its number and the state in
-    the checkpoint: the batch sampler starts at any iteration without loading what
-    came before, and torch is seeded before every iteration. So a run that was
-    stopped continues to the same weights.
+    An iteration is a pure function of seed, stage, its number and the state in the
+    checkpoint: the batch sampler starts anywhere without loading what came before, and
+    torch is seeded every time. So a stopped run continues to the same weights.
 
     A batch that serves two updates (alternating updates) is loaded once. Where
     MMEngine's EMAHook averages weights, the average takes their place at the end of
@@ -36,10 +34,9 @@ class StageTrainLoop(IterBasedTrainLoop):
 
     Args:
         max_iters: Iterations of the stage.
-        seed: Seed of the trial.
-        stage: Stage of the trial.
-        val_interval: Also evaluate every so many iterations, for curves. Nothing
-            is chosen by it. Defaults to the end only.
+        seed, stage: Of the trial.
+        val_interval: Also evaluate every so many iterations, for curves only; None
+            for the end only.
         bar: Show a progress bar; MMEngine's log has an ETA of its own.
         **kwargs: Of MMEngine's IterBasedTrainLoop.
     """
@@ -61,13 +58,11 @@ class StageTrainLoop(IterBasedTrainLoop):
         self.dataloader_iterator = None
         if not isinstance(self.dataloader.batch_sampler, JointBatchSampler):
             raise InputError(
-                'StageTrainLoop needs train_dataloader.batch_sampler='
-                "dict(type='tjls_mm.JointBatchSampler'), found "
+                'StageTrainLoop needs train_dataloader.batch_sampler=dict(type='
+                "'tjls_mm.JointBatchSampler'), found "
                 f'{type(self.dataloader.batch_sampler).__name__}.'
             )
-        self.seed = seed
-        self.stage = stage
-        self.bar = bar
+        self.seed, self.stage, self.bar = seed, stage, bar
         self.train_seconds = 0.0
 
     def run(self) -> torch.nn.Module:
@@ -91,33 +86,26 @@ class StageTrainLoop(IterBasedTrainLoop):
             torch.manual_seed(derive_seed(self.seed, self.stage, 'iter', self._iter))
             self.run_iter(next(batches))
             self.train_seconds = time.perf_counter() - started
-            at_end = self._iter == self._max_iters
-            if not at_end and self._iter % self.val_interval == 0:
-                if self.runner.val_loop is not None:
-                    self._share_buffers()
-                    self.runner.val_loop.run()
+            due = self._iter < self._max_iters and self._iter % self.val_interval == 0
+            if due and self.runner.val_loop is not None:
+                self._share_buffers()
+                self.runner.val_loop.run()
         self._take_average()
         self._share_buffers()
         # Before the weights, which mark training as done.
         on_main_process(self._write_results)
         self.runner.call_hook('after_train_epoch')
 
-    @property
-    def _model(self) -> torch.nn.Module:
-        model = self.runner.model
-        return model.module if is_model_wrapper(model) else model
-
     def _share_buffers(self) -> None:
         """Copy statistics of process 0 to all: what is evaluated is what is saved."""
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            for buffer in self._model.buffers():
-                if buffer.numel():
-                    dist.broadcast(buffer, src=0)
+        for buffer in self.runner.model.buffers():
+            if buffer.numel():
+                broadcast(buffer)
 
     def _take_average(self) -> None:
         """Put averaged weights in the place of the last ones, for good."""
         for hook in [h for h in self.runner.hooks if isinstance(h, EMAHook)]:
-            self._model.load_state_dict(hook.ema_model.module.state_dict())
+            hook.src_model.load_state_dict(hook.ema_model.module.state_dict())
             # It would exchange them again around the evaluation.
             self.runner.hooks.remove(hook)
 
@@ -127,9 +115,8 @@ class StageTrainLoop(IterBasedTrainLoop):
         sampler, dataset = self.dataloader.batch_sampler, self.dataloader.dataset
         n_batches = sampler.batch_number(self._iter - 1) + 1 if self._iter else 0
         seen = sampler.pool_images_seen(n_batches)
-        rows = [dataset.n_labelled + row for row in sorted(seen)]
-        image_ids = sorted(dataset.get_data_info(row)['image_id'] for row in rows)
-        write_image_ids(folder.trained_on, image_ids)
+        infos = (dataset.get_data_info(dataset.n_labelled + row) for row in seen)
+        write_image_ids(folder.trained_on, sorted(info['image_id'] for info in infos))
 
     def _batches(self) -> Iterator[dict]:
         """Batches from the current iteration on, one per iteration."""
@@ -149,16 +136,11 @@ class StageTrainLoop(IterBasedTrainLoop):
                     yield group[position % count]
 
     def run_iter(self, data_batch: dict) -> None:
-        """One iteration.
-
-        Raises:
-            TrainingDiverged: If the loss is not finite.
-        """
-        self.runner.call_hook(
-            'before_train_iter', batch_idx=self._iter, data_batch=data_batch
-        )
-        outputs = self.runner.model.train_step(
-            data_batch, optim_wrapper=self.runner.optim_wrapper
+        """One iteration; TrainingDiverged if its loss is not finite."""
+        runner, batch = self.runner, dict(batch_idx=self._iter, data_batch=data_batch)
+        runner.call_hook('before_train_iter', **batch)
+        outputs = runner.model.train_step(
+            data_batch, optim_wrapper=runner.optim_wrapper
         )
         # MMEngine's log reads every loss on the host anyway.
         if not torch.isfinite(outputs['loss']):
@@ -167,15 +149,9 @@ class StageTrainLoop(IterBasedTrainLoop):
                 f'The loss of stage {self.stage} is {parts.pop("loss")} at iteration '
                 f'{self._iter + 1} of {self._max_iters} ({parts}). Nothing was saved '
                 'after the last checkpoint. In another --work-dir, try a lower '
-                f'{rate_setting(self.runner)} or optim_wrapper.clip_grad='
-                'dict(max_norm=10).'
+                f'{rate_setting(runner)} or optim_wrapper.clip_grad=dict(max_norm=10).'
             )
-        self.runner.call_hook(
-            'after_train_iter',
-            batch_idx=self._iter,
-            data_batch=data_batch,
-            outputs=outputs,
-        )
+        runner.call_hook('after_train_iter', **batch, outputs=outputs)
         self._iter += 1
 
 

@@ -12,8 +12,8 @@ def discriminator_report(
 ) -> dict[str, float | int | None]:
     """What the discriminator has learned, in eval mode.
 
-    An image that it was trained on can be remembered. Whether labelled images differ
-    from the pool is therefore asked of images that training has told it nothing of.
+    It may remember what it was trained on: whether labelled images differ from the pool
+    is asked of images that training has told it nothing of.
 
     Args:
         held_out: Logits of labelled images that were kept out of its loss.
@@ -26,9 +26,8 @@ def discriminator_report(
         ``auc_chance_error``, its standard error if there is no difference,
         ``n_held_out`` and ``n_unseen``; ``loss``: cross-entropy of the same images,
         both sides weighted equally, in nats; ``auc_trained_on`` of images seen in
-        training, with ``n_labelled_trained_on`` and ``n_pool_trained_on``, for the
-        record; ``p_min``, ``p_median``, ``p_max``: P(labelled) over the pool. None
-        where a side has no images.
+        training, with ``n_labelled_trained_on`` and ``n_pool_trained_on``; ``p_min``,
+        ``p_median``, ``p_max``: P(labelled) over the pool. None where a side is empty.
     """
     seen, unseen = pool[trained_on], pool[~trained_on]
     n, m = len(held_out), len(unseen)

@@ -27,9 +27,8 @@ def fixed_shape_batches(
 ) -> list[list[int]]:
     """Rows of every batch of one process, all batches of one size.
 
-    Processes have contiguous blocks, which differ by one batch at most. The last batch
-    of all is filled up with its last row: a convolution may round otherwise in a batch
-    of another shape.
+    Processes have contiguous blocks that differ by one batch at most. The last batch is
+    filled up with its last row: a convolution may round otherwise in another shape.
     """
     count = -(-n_images // batch_size)
     first, last = (count * r // world_size for r in (rank, rank + 1))
@@ -55,17 +54,15 @@ def gather_outputs(
 ) -> Outputs:
     """Outputs of a learner for every image of a data set, on all processes.
 
-    They are computed in eval mode, without gradients and outside autocast. What is in
-    the folder of the same weights, images, names and number of processes is not
-    computed again.
+    Computed in eval mode, without gradients, outside autocast; what the folder holds of
+    the same weights, images, names and number of processes is not computed again.
 
     Args:
         model: Learner, not wrapped; its mode is left as it was.
         dataset: Images through the test pipeline, in any order;
             ``get_data_info(i)`` says ``image_id``.
         folder: Where to write, one for all processes; what else is in it goes.
-        names: Outputs to gather (see ``vocabulary``); ``box_feature`` brings
-            ``boxes`` along.
+        names: Of ``vocabulary``; ``box_feature`` brings ``boxes`` along.
         list_file: Of the images; the outputs belong to it from then on.
         batch_size: Images per forward pass; every pass has exactly as many.
         passes: Stochastic passes of the head, for the names that they make.
@@ -95,10 +92,8 @@ def gather_outputs(
     order = sorted(range(len(ids)), key=ids.__getitem__)
     image_ids = [ids[i] for i in order]
     if not ids or len(set(ids)) < len(ids):
-        raise InputError(
-            f'{list_file}: {len(ids)} images, {len(set(ids))} different ones. Expected '
-            'at least one, and each once.'
-        )
+        found = f'{len(ids)} images, {len(set(ids))} different ones'
+        raise InputError(f'{list_file}: {found}. Expected at least one, and each once.')
     rank, world_size = get_dist_info()
     store = ShardedStore(folder, image_ids, world_size)
 

@@ -38,14 +38,10 @@ def blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 class ImageBoxes(NamedTuple):
-    """Boxes of one image, ``m`` of them, highest score first.
+    """The m boxes of one image, highest score first.
 
-    Attributes:
-        xyxy: Corners in pixels of the original image, (m, 4).
-        score: Confidence in the label, (m,), in [0, 1].
-        label: Classes, (m,), 0 to K - 1.
-        probability: Of all classes without background, (m, K).
-        feature: ``box_feature``, (m, F), or None if it was not gathered.
+    Fields are those of ``BOX_FIELDS`` with m rows, and ``feature``, the image's
+    ``box_feature``, (m, F), or None if it was not gathered.
     """
 
     xyxy: np.ndarray
@@ -90,21 +86,16 @@ class Boxes:
         """Boxes per image, (N,)."""
         return np.diff(self.offsets)
 
-    def reduce(
-        self, values: np.ndarray, how: str = 'mean', empty: float = 0.0
-    ) -> np.ndarray:
+    def reduce(self, values, how: str = 'mean', empty: float = 0.0) -> np.ndarray:
         """Numbers of boxes to numbers of images.
 
         Args:
-            values: (M,) or (M, D).
+            values: (M,) or (M, D), one row per box, else ValueError.
             how: 'sum', 'mean' or 'max'.
             empty: Of an image without boxes.
 
         Returns:
             (N,) or (N, D); float32 of values of half or single precision, else float64.
-
-        Raises:
-            ValueError: If there is not one row per box.
         """
         if len(values) != self.offsets[-1]:
             raise ValueError(f'{len(values)} rows for {self.offsets[-1]} boxes')
@@ -114,9 +105,8 @@ class Boxes:
         dtype = np.result_type(values.dtype, np.float32)
         reduced = np.full((len(self), *values.shape[1:]), empty, dtype)
         filled = np.flatnonzero(self.count)
-        # reduceat takes an empty segment for one of one row; without the empty
-        # ones, a segment ends where the next begins. By blocks: it copies what it
-        # converts.
+        # reduceat takes an empty segment for one of one row; without those, a segment
+        # ends where the next begins. By blocks: it copies what it converts.
         starts = [start for start, _ in blocks(values)]
         edges = np.searchsorted(self.offsets[filled], starts[1:])
         for rows in filter(len, np.split(filled, edges)):
@@ -130,22 +120,17 @@ class Boxes:
 
 
 class Outputs(Mapping):
-    """A mapping from a name to an array, or to ``Boxes``.
+    """A mapping from a name to an array, whose row i is of image i, or to ``Boxes``.
 
-    Row i of an array belongs to ``image_ids[i]``. Names are those of ``VOCABULARY``
-    and of the learner's branches. Arrays are not to be written to.
+    Names are those of ``VOCABULARY`` and of the learner's branches. Read-only. Ids or
+    rows other than these raise a ValueError.
 
     Args:
         image_ids: N ids, sorted, each once; there may be none.
         arrays: Name to an array of N rows (``box_feature``: one per box).
-
-    Raises:
-        ValueError: If ids are not sorted, or rows are missing.
     """
 
-    def __init__(
-        self, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
-    ) -> None:
+    def __init__(self, image_ids: Sequence[str], arrays: Mapping) -> None:
         self.image_ids = ids = list(image_ids)
         self._arrays = dict(arrays)
         if any(a >= b for a, b in pairwise(ids)):
@@ -156,22 +141,16 @@ class Outputs(Mapping):
                 raise ValueError(f'{name}: {len(array)} rows, expected {rows}')
 
     @classmethod
-    def from_arrays(
-        cls, image_ids: Sequence[str], arrays: Mapping[str, np.ndarray | Boxes]
-    ) -> 'Outputs':
+    def from_arrays(cls, image_ids: Sequence[str], arrays: Mapping) -> 'Outputs':
         """Outputs in memory; see the class."""
         return cls(image_ids, arrays)
 
     @classmethod
     def open(cls, folder: str | Path, list_file: str | Path | None = None) -> 'Outputs':
-        """Outputs of a folder, memory-mapped.
-
-        Args:
-            folder: That ``gather_outputs`` wrote.
-            list_file: Of the images, to make sure that it is theirs; or None.
+        """Outputs of a folder that ``gather_outputs`` wrote, memory-mapped.
 
         Raises:
-            InputError: If a file is missing or damaged, or of other images.
+            InputError: If a file is missing or damaged, or not of ``list_file``.
         """
         folder = Path(folder)
         with _readable(folder / INDEX_FILE) as path:
@@ -192,15 +171,19 @@ class Outputs(Mapping):
                     raise ValueError(f'{found}, expected {expected}')
         with _readable(folder / INDEX_FILE):
             if 'boxes' in names:
-                arrays['boxes'] = _boxes(arrays)
+                offsets = np.append(0, np.cumsum(arrays[BOX_COUNT], dtype=np.int64))
+                fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
+                if any(len(field) != offsets[-1] for field in fields.values()):
+                    raise ValueError(f'{offsets[-1]} boxes by count, others by fields')
+                feature = arrays.get('box_feature')
+                arrays['boxes'] = Boxes(offsets, **fields, feature=feature)
             return cls(ids, {name: arrays[name] for name in names})
 
     def __getitem__(self, name: str):
         if name not in self._arrays:
-            raise KeyError(
-                f'{name!r} was not gathered: name it in the needs of the strategy. '
-                f'Found {sorted(self._arrays)}.'
-            )
+            advice = 'name it in the needs of the strategy'
+            found = sorted(self._arrays)
+            raise KeyError(f'{name!r} was not gathered: {advice}. Found {found}.')
         return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -210,18 +193,10 @@ class Outputs(Mapping):
         return len(self._arrays)
 
     def smallest(self, key: np.ndarray, budget: int, seed: int) -> np.ndarray:
-        """Rows of the images of smallest key.
+        """Rows (budget,) of the images of smallest key, smallest first.
 
-        Args:
-            key: (N,); its negative for the largest.
-            budget: How many, 1 to N.
-            seed: Orders equals, by a hash of their image_id.
-
-        Returns:
-            (budget,), smallest first.
-
-        Raises:
-            ValueError: If the budget does not fit or a key is not finite.
+        The key is (N,) and finite, the budget 1 to N, else ValueError; ``seed`` orders
+        equals, by a hash of their image_id.
         """
         key, n_images = np.asarray(key), len(self.image_ids)
         if key.shape != (n_images,):
@@ -239,14 +214,6 @@ class Outputs(Mapping):
         hashes = np.zeros(len(rows), np.int64)
         hashes[tied] = [tie_break(self.image_ids[row], seed) for row in rows[tied]]
         return rows[np.lexsort((rows, hashes, place))][:budget]
-
-
-def _boxes(arrays: dict[str, np.ndarray]) -> Boxes:
-    offsets = np.concatenate([[0], np.cumsum(arrays[BOX_COUNT], dtype=np.int64)])
-    fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
-    if any(len(field) != offsets[-1] for field in fields.values()):
-        raise ValueError(f'{offsets[-1]} boxes by count, others by their fields')
-    return Boxes(offsets, **fields, feature=arrays.get('box_feature'))
 
 
 @contextmanager
@@ -268,21 +235,13 @@ def _spoiled(folder: Path, what: str) -> InputError:
 
 
 def check_finite(outputs: Outputs, where: str) -> None:
-    """Refuse outputs of a learner that has diverged.
+    """Raise TrainingDiverged if a value is not finite.
 
-    Args:
-        outputs: Of some images.
-        where: Names them, e.g. 'pool images of stage_00'.
-
-    Raises:
-        TrainingDiverged: If a value is not finite.
+    ``where`` names the images, e.g. 'pool images of stage_00'.
     """
-    arrays = {}
-    for name, value in outputs.items():
-        if name == 'boxes':
-            arrays |= {f'boxes.{field}': getattr(value, field) for field in BOX_FIELDS}
-        else:
-            arrays[name] = value
+    arrays = dict(outputs)
+    if boxes := arrays.pop('boxes', None):
+        arrays |= {f'boxes.{field}': getattr(boxes, field) for field in BOX_FIELDS}
     for name, array in arrays.items():
         rows = np.zeros(0, np.int64)
         for start, block in blocks(array):
@@ -291,8 +250,7 @@ def check_finite(outputs: Outputs, where: str) -> None:
         if not len(rows):
             continue
         if name == 'box_feature' or name.startswith('boxes.'):
-            offsets = outputs['boxes'].offsets
-            rows = np.unique(np.searchsorted(offsets, rows, 'right') - 1)
+            rows = np.unique(np.searchsorted(boxes.offsets, rows, 'right') - 1)
         ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
         raise TrainingDiverged(
             f'{name!r} of {len(rows)} of {len(outputs.image_ids)} {where} is not '

@@ -26,9 +26,9 @@ _HEADER = 256
 class ShardedStore:
     """A folder of outputs in the making, a shard per process.
 
-    Finished shards lie in ``parts/`` and are found there after a kill, if they were
-    made of the same. Files are joined one by one and their parts removed, so that the
-    disk holds hardly more than one copy; ``index.json`` comes last.
+    Finished shards in ``parts/`` are used after a kill if they were made of the same.
+    Files are joined one by one and their parts removed: the disk holds hardly more than
+    one copy. ``index.json`` comes last.
     """
 
     def __init__(self, folder: Path, image_ids: list[str], world_size: int) -> None:
@@ -36,13 +36,10 @@ class ShardedStore:
         self.parts = folder / 'parts'
 
     def prepare(self, made_of: dict) -> list[int] | None:
-        """Make the folder ready; process 0 does it for all.
+        """Make the folder ready, on process 0.
 
-        Args:
-            made_of: What the outputs depend on, for JSON, with ``list_sha256``.
-
-        Returns:
-            Shards that are there, or None if all is joined.
+        ``made_of`` is what the outputs depend on, for JSON, with ``list_sha256``.
+        Returns the shards that are there, or None if all is joined.
         """
         self.made_of = made_of
         if _read(self.folder / INDEX_FILE).get('made_of') == made_of:
@@ -63,47 +60,39 @@ class ShardedStore:
     def _part(self, rank: int) -> Path:
         return self.parts / f'{rank:05d}_of_{self.world_size:05d}'
 
-    def _mark(self, rank: int) -> Path:
-        return self._part(rank) / 'done.json'
-
     def _finished(self, rank: int) -> dict[str, list] | None:
         """Type and shape of each file of a finished shard, None of another."""
-        files = _read(self._mark(rank)).get('files')
-        places = self._part(rank), self.folder
+        part = self._part(rank)
+        files = _read(part / 'done.json').get('files')
         for name in files or ():
-            if not any((place / f'{name}.npy').exists() for place in places):
+            paths = part / f'{name}.npy', self.folder / f'{name}.npy'
+            if not any(path.exists() for path in paths):
                 return None
         return files
 
-    def write_shard(
-        self, rank: int, batches: Iterable[Mapping[str, np.ndarray]]
-    ) -> None:
+    def write_shard(self, rank: int, batches: Iterable[Mapping]) -> None:
         """Write one shard; a batch maps file names without suffix to rows."""
-        self._mark(rank).unlink(missing_ok=True)
-        paths, append = {}, {}
+        part, paths, append = self._part(rank), {}, {}
+        (part / 'done.json').unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
             for batch in batches:
                 for name, rows in batch.items():
                     if name not in append:
-                        paths[name] = self._part(rank) / f'{name}.npy'
+                        paths[name] = part / f'{name}.npy'
                         writer = array_writer(paths[name], rows.dtype, rows.shape[1:])
                         append[name] = stack.enter_context(writer)
                     append[name](rows)
         files = {n: form(np.load(path, mmap_mode='r')) for n, path in paths.items()}
-        write_json(self._mark(rank), {'files': files})
+        write_json(part / 'done.json', {'files': files})
 
     def join(self, names: Iterable[str]) -> None:
-        """Join all shards to outputs of these names, process 0.
-
-        Raises:
-            InputError: If a shard is not to be seen from here.
-        """
+        """Join all shards to outputs of these names, process 0, which must see all."""
         files, parts = {}, {}
         for rank in range(self.world_size):
             shard = self._finished(rank)
             if shard is None:
                 raise InputError(
-                    f'Process 0 does not see {self._mark(rank)} of process {rank}: '
+                    f'Process 0 does not see {self._part(rank)} of process {rank}: '
                     'expected a work dir on a file system that all processes share.'
                 )
             for name, (dtype, shape) in shard.items():
@@ -142,14 +131,8 @@ class ShardedStore:
 
 
 @contextlib.contextmanager
-def array_writer(
-    path: Path, dtype: np.dtype, row_shape: Sequence[int]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Appends rows to a .npy file that is there once it is complete.
-
-    Yields:
-        Appends (n, *row_shape); ValueError if they are of another type or shape.
-    """
+def array_writer(path: Path, dtype, row_shape: Sequence[int]) -> Iterator[Callable]:
+    """Yields what appends (n, *row_shape) to a file, which appears once complete."""
     expected, n_rows = (np.dtype(dtype), tuple(row_shape)), 0
 
     def append(rows: np.ndarray) -> None:

@@ -1,10 +1,8 @@
 """Every output by name: its shape, type, range and meaning.
 
-``N`` images, ``K`` classes without background, ``C`` with the one that there may be,
-``F`` features, ``M`` boxes of all images together, ``T`` stochastic passes. Row i
-belongs to ``image_ids[i]``; row m of what is per box belongs to box m.
-
-A branch of the learner may add names of its own, (N,) or (N, D), floats.
+``N`` images (row i: ``image_ids[i]``), ``K`` classes without background, ``C`` with the
+one that there may be, ``F`` features, ``M`` boxes of all images, ``T`` stochastic
+passes. A branch of the learner may add names of its own, (N,) or (N, D), floats.
 """
 
 from dataclasses import dataclass
@@ -20,11 +18,9 @@ VOCABULARY = {
     'each level over its locations, levels side by side',
     'boxes': 'Boxes, see BOX_FIELDS: detections after suppression, bit-equal to what '
     'the detector predicts, highest score first within an image, which may have none; '
-    'a prior gives a box for each class above the threshold, all with the same class '
-    'probabilities',
+    'a prior gives a box for each class above the threshold, of equal probabilities',
     'box_feature': '(M, F) float16, any number, not normalised: mean of a feature map '
-    'over the area of a box; levels of SSD differ in width and what their channels '
-    'mean, so that all boxes take the finest one',
+    'over the area of a box, of the finest level: others differ in width and meaning',
     'pass_probability': '(N, T, K) float32, [0, 1], a row of K sums to 1: class '
     'probabilities of a classifier in T passes with dropout on the features',
     'predictive_entropy': '(N,) float32, [0, ln C] nats: entropy of the mean class '
@@ -47,15 +43,11 @@ PASS_NAMES = ('pass_probability', 'predictive_entropy', 'mutual_information')
 
 @dataclass(frozen=True)
 class Needs:
-    """What a query strategy asks for.
+    """What a query strategy asks for; InputError if it cannot be.
 
     Attributes:
-        pool: Names of outputs of every pool image; empty if none.
-        labelled: Names of outputs of every labelled image.
-        passes: Stochastic passes, where a name of ``PASS_NAMES`` is asked for.
-
-    Raises:
-        InputError: If a name cannot be one, or names and passes do not fit.
+        pool, labelled: Names of outputs of every such image, identifiers.
+        passes: Stochastic passes, at least 1 if a name is of ``PASS_NAMES``, else 0.
     """
 
     pool: tuple[str, ...] = ()

@@ -34,7 +34,6 @@ class TrialSummary:
     """What a trial says of itself in ``summary.json``.
 
     Attributes:
-        folder: Its work dir.
         name: Trials of one name differ by their seed.
         config_hash: Of what decides about results, the seed left out.
         sets: 'images', 'test' and 'initial' to (count, SHA-256) of the image_ids.
@@ -50,13 +49,7 @@ class TrialSummary:
 
 
 def read_summary(folder: str | Path) -> TrialSummary:
-    """What a trial left in its work dir.
-
-    A seed at the end of a name, as in 'tjls_seed0', is no part of the trial's name.
-
-    Raises:
-        InputError: If there is no summary, or it is not one.
-    """
+    """What a trial left, else InputError; its name without '_seed0' at the end."""
     path = TrialFolder(folder).summary
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -69,28 +62,23 @@ def read_summary(folder: str | Path) -> TrialSummary:
         name, config = name.removesuffix(f'_seed{seed}'), content['config_hash']
         return TrialSummary(Path(folder), name, seed, config, sets, rows)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f'{path} does not exist: expected the work dir of a trial of which at '
-            'least one stage is complete.'
-        ) from None
+        expected = 'expected the work dir of a trial with at least one complete stage'
+        raise InputError(f'{path} does not exist: {expected}.') from None
     # Whatever JSON holds, and what is none.
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise InputError(
             f'{path} is not the summary of a trial ({type(error).__name__}: {error}): '
             'expected name, seed, config_hash, images, initial, test and the rows of '
-            "complete stages. Run the trial's command again, which writes the file "
-            'anew, or leave the folder out.'
+            "complete stages. Run the trial's command again or leave the folder out."
         ) from None
 
 
 def comparison_problems(trials: Sequence[TrialSummary]) -> Iterator[str]:
     """Why trials must not stand in one table.
 
-    Yields:
-        Messages that name two folders and what differs: trials of one name in their
-        config, or not in their seed; any two in the metric, the images or the test
-        images; two of one seed in the images labelled at first, unless one has
-        labelled them all.
+    Trials of one name differ in their seed and nothing else, any two in neither metric,
+    images nor test images, and two of one seed not in the images labelled at first,
+    unless one has labelled them all. Messages name two folders and what differs.
     """
     first_of_name: dict[str, TrialSummary] = {}
     first_of_seed: dict[int, TrialSummary] = {}
@@ -107,36 +95,36 @@ def comparison_problems(trials: Sequence[TrialSummary]) -> Iterator[str]:
             yield (
                 f'{other.folder} and {trial.folder} are both called {trial.name!r}, '
                 f'but their configs differ{_differing_settings(other, trial)}: a mean '
-                'is taken over seeds of one config. Leave one out, or compare them '
-                'under different names of their work dirs.'
+                'is over seeds of one config. Leave one out, or give the work dirs '
+                'different names.'
             )
-        if metric_name(trials[0].rows) != metric_name(trial.rows):
+        metric, found = metric_name(trials[0].rows), metric_name(trial.rows)
+        if metric != found:
             yield (
-                f'{trials[0].folder} is measured by {metric_name(trials[0].rows)}, '
-                f'{trial.folder} by {metric_name(trial.rows)}: leave one out.'
+                f'{trials[0].folder} is measured by {metric}, {trial.folder} by '
+                f'{found}: leave one out.'
             )
         others = {'images': trials[0], 'test': trials[0]}
         # A ceiling has all images labelled from the first stage on.
         if trial.sets['initial'] != trial.sets['images']:
             others['initial'] = first_of_seed.setdefault(trial.seed, trial)
         for key, other in others.items():
-            (count, digest), (found, found_digest) = other.sets[key], trial.sets[key]
-            if (count, digest) != (found, found_digest):
+            if other.sets[key] != trial.sets[key]:
+                sets = (other.sets[key], trial.sets[key])
+                one, two = (f'{count} (SHA-256 {str(h)[:8]}…)' for count, h in sets)
                 seed = f' with seed {trial.seed}' if key == 'initial' else ''
                 yield (
                     f'{other.folder} and {trial.folder} differ in the {SETS[key]}'
-                    f'{seed}: {count} (SHA-256 {str(digest)[:8]}…) against {found} '
-                    f'({str(found_digest)[:8]}…). What comes of it is no difference '
-                    'between methods: leave one out.'
+                    f'{seed}: {one} against {two}. That says nothing of methods: leave '
+                    'one out.'
                 )
 
 
 def _differing_settings(one: TrialSummary, two: TrialSummary) -> str:
     """' in a.b (1 against 2)' where the states of both trials say it, or nothing."""
     try:
-        old, new = (
-            read_json(TrialFolder(t.folder).state)['config'] for t in (one, two)
-        )
+        states = (TrialFolder(trial.folder).state for trial in (one, two))
+        old, new = (read_json(state)['config'] for state in states)
         keys = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
     # A hint beside a message that stands without it.
     except (OSError, LookupError, TypeError, AttributeError):
@@ -148,50 +136,45 @@ def _differing_settings(one: TrialSummary, two: TrialSummary) -> str:
 
 
 def read_trials(folders: Sequence[str | Path]) -> list[TrialSummary]:
-    """Trials of these work dirs, which may stand in one table.
-
-    Raises:
-        InputError: If one has no summary, or they do not belong together.
-    """
+    """Trials of these work dirs; InputError unless they may stand in one table."""
     trials = [read_summary(folder) for folder in folders]
     raise_first(comparison_problems(trials))
     return trials
 
 
-def _grouped(values: Iterable[tuple[str, int, object]]) -> dict[str, dict[int, list]]:
-    """(name, labelled images, value) by name as they come, by images in order."""
+def _by_name(values: Iterable[tuple[str, int, object]], row) -> dict[str, list[dict]]:
+    """Per name, ``row(n, values)`` of every number n of labelled images, in order."""
     groups: dict[str, dict[int, list]] = {}
     for name, n_labelled, value in values:
         groups.setdefault(name, {}).setdefault(n_labelled, []).append(value)
-    return {name: dict(sorted(group.items())) for name, group in groups.items()}
+    return {
+        name: [row(n_labelled, found) for n_labelled, found in sorted(group.items())]
+        for name, group in groups.items()
+    }
 
 
 def mean_rows(trials: Sequence[TrialSummary]) -> dict[str, list[dict]]:
     """Mean and deviation over the seeds of every name, by labelled images.
 
-    Returns:
-        Per name, rows with ``n_labelled``, the mean of ``n_boxes`` where rows have
-        it, the metric's mean under its name, its sample deviation under ``std`` (0
-        for one seed) and ``seeds``, those that reached so many labelled images.
+    Rows have ``n_labelled``, the mean ``n_boxes`` where there are boxes, the metric's
+    mean under its name, its sample deviation ``std`` (0 for one seed) and ``seeds``,
+    those that reached so many labelled images.
     """
+
+    def mean_row(count: int, rows: list[dict]) -> dict:
+        metric = metric_name(rows)
+        values = [row[metric] for row in rows]
+        counts = [key for key in LABEL_COUNTS if all(key in row for row in rows)]
+        return {
+            'n_labelled': count,
+            **{key: round(np.mean([row[key] for row in rows])) for key in counts},
+            metric: float(np.mean(values)),
+            'std': float(np.std(values, ddof=1)) if values[1:] else 0.0,
+            'seeds': len(values),
+        }
+
     rows = ((t.name, row['n_labelled'], row) for t in trials for row in t.rows)
-    return {
-        name: [_mean_row(group) for group in by_count.values()]
-        for name, by_count in _grouped(rows).items()
-    }
-
-
-def _mean_row(rows: list[dict]) -> dict:
-    metric = metric_name(rows)
-    values = [row[metric] for row in rows]
-    counts = [key for key in LABEL_COUNTS if all(key in row for row in rows)]
-    return {
-        'n_labelled': rows[0]['n_labelled'],
-        **{key: round(np.mean([row[key] for row in rows])) for key in counts},
-        metric: float(np.mean(values)),
-        'std': float(np.std(values, ddof=1)) if values[1:] else 0.0,
-        'seeds': len(values),
-    }
+    return _by_name(rows, mean_row)
 
 
 def find_control(names: Sequence[str]) -> str | None:
@@ -204,53 +187,39 @@ def find_control(names: Sequence[str]) -> str | None:
 def paired_rows(trials: Sequence[TrialSummary], control: str) -> dict[str, list[dict]]:
     """Differences to a control with the same seed and as many labelled images.
 
-    Both have the same images at first: what a seed brings to both is not in their
-    difference, though it is in the deviations of either.
-
-    Returns:
-        Per other name, rows with ``n_labelled``, the mean difference under the
-        metric's name, its standard ``error`` (None for one pair) and ``pairs``.
+    What a seed brings to both is not in their difference. Rows of every other name have
+    ``n_labelled``, the mean difference under the metric's name, its standard ``error``
+    (None for one pair) and ``pairs``.
     """
     metric = metric_name(trials[0].rows)
-    values = [
-        (t.name, t.seed, row['n_labelled'], row[metric])
-        for t in trials
-        for row in t.rows
-    ]
-    base = {(seed, count): v for name, seed, count, v in values if name == control}
+    rows = [(t, row['n_labelled'], row[metric]) for t in trials for row in t.rows]
+    base = {(t.seed, count): v for t, count, v in rows if t.name == control}
+
+    def pair_row(count: int, group: list[float]) -> dict:
+        error = float(stats.sem(group)) if group[1:] else None
+        mean = float(np.mean(group))
+        return {'n_labelled': count, metric: mean, 'error': error, 'pairs': len(group)}
+
     differences = (
-        (name, count, value - base[seed, count])
-        for name, seed, count, value in values
-        if name != control and (seed, count) in base
+        (t.name, count, value - base[t.seed, count])
+        for t, count, value in rows
+        if t.name != control and (t.seed, count) in base
     )
-    return {
-        name: [
-            {
-                'n_labelled': count,
-                metric: float(np.mean(group)),
-                'error': float(stats.sem(group)) if group[1:] else None,
-                'pairs': len(group),
-            }
-            for count, group in by_count.items()
-        ]
-        for name, by_count in _grouped(differences).items()
-    }
+    return _by_name(differences, pair_row)
 
 
 def comparison_tables(
     trials: Sequence[TrialSummary], names: Sequence[str] = (), n_seeds: int = 0
 ) -> list[tuple[str, list[list[str]]]]:
-    """What ``print_comparison`` prints and ``write_comparison`` writes.
+    """Titles and cells to print or write, the header first.
+
+    A row per number of labelled images, a column per name: means; then, where one name
+    is the random control, mean paired differences to it.
 
     Args:
         trials: At least one.
         names: Columns in order, with or without trials; by default as trials come.
         n_seeds: That every name is to have; by default the most that one has.
-
-    Returns:
-        Titles and cells, the header first: one row per number of labelled images, one
-        column per name. First means ± sample deviations; then, where one name is the
-        random control, mean paired differences to it ± standard errors.
     """
     metric = metric_name(trials[0].rows)
     means = mean_rows(trials)
@@ -272,8 +241,8 @@ def comparison_tables(
     paired = paired_rows(trials, control) if control else {}
     if paired:
         names.remove(control)
-        title = f'{metric} less that of {control} with the same seed: mean ± standard '
-        title += 'error of n pairs'
+        title = f'{metric} less that of {control} with the same seed'
+        title += ': mean ± standard error of n pairs'
         tables.append((title, _cells(names, paired, pair_cell)))
     return tables
 
@@ -285,13 +254,8 @@ def _cells(names: Sequence[str], rows: Mapping[str, list[dict]], cell) -> list:
     return [['labelled', *names], *table]
 
 
-def print_comparison(
-    trials: Sequence[TrialSummary], names: Sequence[str] = (), n_seeds: int = 0
-) -> None:
-    """Print ``comparison_tables``.
-
-    What all names begin with, up to an underscore, stands in the title.
-    """
+def print_comparison(trials, names=(), n_seeds: int = 0) -> None:
+    """Print ``comparison_tables``; what all names begin with stands in the title."""
     console = wide_console()
     for title, (header, *rows) in comparison_tables(trials, names, n_seeds):
         shared = os.path.commonprefix(header[1:]) if len(header) > 2 else ''
@@ -301,18 +265,8 @@ def print_comparison(
         console.print(text_table([name.removeprefix(shared) for name in header], rows))
 
 
-def write_comparison(
-    folder: Path,
-    title: str,
-    trials: Sequence[TrialSummary],
-    names: Sequence[str] = (),
-    n_seeds: int = 0,
-) -> None:
-    """Write ``table.md``, ``table.csv`` and ``curves.png``, each atomically.
-
-    Arguments are those of ``comparison_tables``. The CSV file has a row per name and
-    number of labelled images, numbers only.
-    """
+def write_comparison(folder: Path, title: str, trials, names=(), n_seeds=0) -> None:
+    """Write ``table.md``, ``table.csv`` (numbers only) and ``curves.png``, atomically."""
     lines = [f'# {title}']
     for caption, (header, *rows) in comparison_tables(trials, names, n_seeds):
         rule = ['--:'] * len(header)

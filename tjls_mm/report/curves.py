@@ -13,12 +13,9 @@ from tjls_mm.stage_folder import TrialFolder
 def write_report(folder: TrialFolder, summary: Mapping) -> None:
     """Write ``curve.csv``, ``curve.png`` and ``summary.json``.
 
-    Args:
-        folder: Of the trial.
-        summary: ``name``; ``seed``; ``config_hash`` of what decides about results,
-            the seed left out; ``images``, ``initial`` and ``test``, each a dict of
-            ``count`` and ``sha256`` of the image_ids; ``stages``, rows of
-            ``stage_row`` of the complete stages, at least one.
+    The summary has ``name``; ``seed``; ``config_hash`` of what decides about results,
+    the seed left out; ``images``, ``initial`` and ``test``, dicts of ``count`` and
+    ``sha256`` of the image_ids; ``stages``, at least one ``stage_row``.
     """
     rows = summary['stages']
     write_text(folder.curve_csv, csv_text(rows))
@@ -38,10 +35,8 @@ def csv_text(rows: Sequence[Mapping]) -> str:
 def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     """Draw metric against labelled images, one line per trial, as a PNG file.
 
-    Args:
-        path: Replaced atomically.
-        trials: Name to rows of ``stage_row``, or of ``mean_rows`` with ``std`` as bars.
-            A single stage is drawn as a horizontal line: the ceiling with all labels.
+    Rows are those of ``stage_row``, or of ``mean_rows`` with ``std`` as bars. A single
+    stage is drawn as a horizontal line: the ceiling with all labels.
     """
     # pyplot would need a display and keep the figure alive.
     from matplotlib.figure import Figure

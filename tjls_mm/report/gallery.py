@@ -11,13 +11,7 @@ from tjls_mm.files import atomic_path
 def draw_gallery(
     path: Path, image_ids: Sequence[str], open_image: Callable[[str], Image.Image]
 ) -> None:
-    """Draw the first images of a selection beside each other, first choice first.
-
-    Args:
-        path: Of the PNG file, replaced atomically.
-        image_ids: The selection, in order; at least one.
-        open_image: Opens the image of an id.
-    """
+    """Draw the first images of a selection, at least one, in order, as a PNG file."""
     columns, rows, side, text = 6, 4, 150, 14
     shown = image_ids[: columns * rows]
     size = columns * side, -(-len(shown) // columns) * (side + text)

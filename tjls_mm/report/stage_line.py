@@ -15,17 +15,12 @@ LABEL_COUNTS = ('n_boxes',)
 
 
 def primary_metric(record: Mapping) -> tuple[str, float]:
-    """Name and value of the metric that curves show: the evaluator's first.
-
-    Raises:
-        InputError: If the ``metrics.json`` of a stage holds none.
-    """
+    """The metric that curves show, the evaluator's first; InputError without one."""
     metrics = record.get('metrics') if isinstance(record, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
         raise InputError(
             "metrics.json of a complete stage holds no 'metrics': expected names and "
-            f'values, found {metrics!r}. Restore the file, or give up its stage and '
-            'what follows with --redo-from STAGE.'
+            f'values, found {metrics!r}. Restore it, or use --redo-from STAGE.'
         )
     return next(iter(metrics.items()))
 
@@ -33,13 +28,9 @@ def primary_metric(record: Mapping) -> tuple[str, float]:
 def stage_row(number: int, record: Mapping) -> dict:
     """One row of table and curve, of the ``metrics.json`` of a stage.
 
-    Returns:
-        ``stage``, ``n_labelled``, ``n_boxes`` where the task has boxes, the primary
-        metric under its name, and ``train_s``, ``evaluate_s``, ``gather_s`` and
-        ``select_s`` in seconds, None for a step that did not run.
-
-    Raises:
-        InputError: If the record holds no metric.
+    It has ``stage``, ``n_labelled``, ``n_boxes`` where the task has boxes, the primary
+    metric under its name, and ``train_s``, ``evaluate_s``, ``gather_s`` and
+    ``select_s`` in seconds, None for a step that did not run.
     """
     name, value = primary_metric(record)
     seconds = record.get('seconds', {})
@@ -61,10 +52,8 @@ def metric_name(rows: Sequence[Mapping]) -> str:
 def stage_warnings(record: Mapping) -> list[str]:
     """What a user should know before trusting the picks of a stage.
 
-    Returns:
-        Sentences without a full stop. One is about a discriminator whose AUC of
-        held-out labelled against unseen pool images is below 0.55, or so low that
-        chance explains it at 5 %.
+    Of a discriminator: that its AUC of held-out labelled against unseen pool images is
+    below 0.55, or so low that chance explains it at 5 %.
     """
     warnings = []
     report = record.get('discriminator') or {}
@@ -96,12 +85,8 @@ def leaning_class(
 ) -> tuple[str, float, float] | None:
     """The class that picks hold far more often than the labelled images.
 
-    Both are given as images per class.
-
-    Returns:
-        (class, share of picks, share of labelled images) of the class that gained
-        most, if it at least doubled and gained 15 points, else None. Shares are
-        of class occurrences.
+    Both are images per class. Returns (class, share of picks, share of labelled), of
+    class occurrences, of what gained most, if it at least doubled and gained 15 points.
     """
     total, total_labelled = sum(picks.values()), sum(labelled.values())
     if not total or not total_labelled:
@@ -121,11 +106,7 @@ def labels_in_words(row: Mapping) -> str:
 
 
 def stage_line(number: int, n_stages: int, record: Mapping) -> str:
-    """The summary line of stage ``number``, from 0.
-
-    Raises:
-        InputError: If the record holds no metric.
-    """
+    """The summary line of stage ``number``, from 0."""
     name, value = primary_metric(record)
     seconds = record.get('seconds', {})
     parts = [
@@ -146,9 +127,7 @@ def wide_console() -> Console:
     return Console(width=max(100, Console().width))
 
 
-def text_table(
-    header: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None
-) -> Table:
+def text_table(header: Iterable[str], rows: Iterable, title: str = '') -> Table:
     """A table of right-aligned cells, to be printed."""
     table = Table(title=title)
     for name in header:
@@ -160,14 +139,14 @@ def text_table(
 
 def print_table(title: str, rows: Sequence[Mapping]) -> None:
     """Print rows of one set of columns as a table, nothing if there are none."""
+
+    def cell(name: str, value) -> str:
+        if value is None:
+            return ''
+        if name.endswith('_s'):
+            return f'{value:.1f}'
+        return f'{value:.4f}' if isinstance(value, float) else str(value)
+
     if rows:
-        cells = [[_format(name, value) for name, value in r.items()] for r in rows]
+        cells = [[cell(*item) for item in row.items()] for row in rows]
         wide_console().print(text_table(rows[0], cells, title))
-
-
-def _format(name: str, value) -> str:
-    if value is None:
-        return ''
-    if name.endswith('_s'):
-        return f'{value:.1f}'
-    return f'{value:.4f}' if isinstance(value, float) else str(value)

@@ -8,12 +8,8 @@ from .base import DropoutMasks, PoolReader, find_reader
 
 __all__ = ['DropoutMasks', 'PoolReader', 'find_reader']
 
+# Importing a reader registers it.
 if find_spec('mmdet') is not None:
-    from .ssd import SSDReader  # noqa: F401
-
-    __all__.append('SSDReader')
-
+    from . import ssd  # noqa: F401
 if find_spec('mmpretrain') is not None:
-    from .classifier import ClassifierReader  # noqa: F401
-
-    __all__.append('ClassifierReader')
+    from . import classifier  # noqa: F401

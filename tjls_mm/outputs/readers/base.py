@@ -18,8 +18,6 @@ from tjls_mm.registry import POOL_READERS
 class DropoutMasks:
     """Dropout of stochastic passes that depends on image and seed alone.
 
-    Not on batch, order of images, number of processes or device.
-
     Attributes:
         image_ids: Of the B images of a batch.
         passes: ``T``.
@@ -32,11 +30,7 @@ class DropoutMasks:
     seed: int
 
     def draw(self, width: int, device: torch.device) -> Tensor:
-        """Factors of F = ``width`` features.
-
-        Returns:
-            (T, B, F): 0, or 1 / (1 - dropout), which keeps the mean.
-        """
+        """Factors (T, B, width) of features: 0, or 1 / (1 - dropout), of mean 1."""
         own = (generator(self.seed, 'passes', i) for i in self.image_ids)
         draws = np.stack([rng.random((self.passes, width)) for rng in own], axis=1)
         kept = torch.from_numpy(draws >= self.dropout)
@@ -46,8 +40,8 @@ class DropoutMasks:
 class PoolReader(ABC):
     """Says of a family of learners what they provide, and reads it; without state.
 
-    A learner that no reader fits can do all but provide outputs. A reader of your own
-    is registered in POOL_READERS and listed in the config's ``custom_imports``.
+    A learner that no reader fits can do all but provide outputs. Register your own
+    reader in POOL_READERS and list it in the config's ``custom_imports``.
     """
 
     @abstractmethod
@@ -66,8 +60,7 @@ class PoolReader(ABC):
 
         Args:
             model: In eval mode.
-            data: What its data preprocessor made of a batch: ``inputs``,
-                ``data_samples``.
+            data: ``inputs`` and ``data_samples`` of its data preprocessor.
             names: Some of ``provides``.
             masks: Of the stochastic passes.
 
@@ -78,10 +71,7 @@ class PoolReader(ABC):
         """
 
     def remedy(self, name: str) -> str:
-        """What to write in the config to get an output that is missing.
-
-        Half a sentence that goes on from 'this learner does not provide it:'.
-        """
+        """What to write in the config to get a missing output, as half a sentence."""
         if name == 'logit':
             return (
                 'add the discriminator with method.branches=dict(discriminator='
@@ -113,9 +103,7 @@ def branch_names(head: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for b in branches for name in b.provides))
 
 
-def read_branches(
-    head: nn.Module, inputs: BranchInputs, names: Sequence[str]
-) -> dict[str, Tensor]:
+def read_branches(head: nn.Module, inputs: BranchInputs, names: Sequence[str]) -> dict:
     """Outputs of those branches of a head that are asked for."""
     outputs = {}
     for branch in head.branches.values():

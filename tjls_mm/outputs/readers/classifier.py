@@ -22,9 +22,8 @@ class ClassifierReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        return isinstance(model, ImageClassifier) and isinstance(
-            getattr(model, 'head', None), LinearClsHead
-        )
+        head = getattr(model, 'head', None)
+        return isinstance(model, ImageClassifier) and isinstance(head, LinearClsHead)
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
         return ('probability', 'feature', *PASS_NAMES, *branch_names(model.head))
@@ -49,10 +48,9 @@ class ClassifierReader(PoolReader):
             probability = torch.stack(
                 [F.softmax(head.fc(feature * f), dim=1) for f in factors], 1
             )  # (B, T, K)
-            total = entropy(probability.mean(1))
+            total, single = entropy(probability.mean(1)), entropy(probability).mean(1)
             outputs['pass_probability'] = probability
             outputs['predictive_entropy'] = total
             # Rounding may leave a difference of nothing below 0.
-            single = entropy(probability).mean(1)
             outputs['mutual_information'] = (total - single).clamp(0)
         return {name: value for name, value in outputs.items() if name in names}

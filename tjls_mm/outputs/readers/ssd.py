@@ -26,9 +26,8 @@ class SSDReader(PoolReader):
     """
 
     def fits(self, model: nn.Module) -> bool:
-        return isinstance(model, SingleStageDetector) and isinstance(
-            getattr(model, 'bbox_head', None), SSDHead
-        )
+        head = getattr(model, 'bbox_head', None)
+        return isinstance(model, SingleStageDetector) and isinstance(head, SSDHead)
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
         own = ('boxes', 'box_feature', 'feature', *ENTROPIES)
@@ -71,34 +70,26 @@ class SSDReader(PoolReader):
 def _refuse_non_finite(conf: Sequence[Tensor], image_ids: Sequence[str]) -> None:
     # Not a number is above no threshold: an image without boxes, it seems.
     for level in conf:
-        fine = torch.isfinite(level).flatten(1).all(1)
-        if not fine.all():
-            image_id = image_ids[int((~fine).nonzero()[0, 0])]
+        for row in (~torch.isfinite(level)).flatten(1).any(1).nonzero().flatten():
             raise TrainingDiverged(
-                f'class logits of {image_id!r} are not finite: begin again in another '
-                '--work-dir, with a lower optim_wrapper.optimizer.lr.'
+                f'class logits of {image_ids[row]!r} are not finite: begin again in '
+                'another --work-dir, with a lower optim_wrapper.optimizer.lr.'
             )
 
 
-def _confidences(head: SSDHead, maps: Sequence[Tensor]) -> list[Tensor]:
-    if hasattr(head, 'confidences'):
-        return head.confidences(maps)
-    return [conv(m) for m, conv in zip(maps, head.cls_convs, strict=True)]
-
-
-def _stochastic(
-    head: SSDHead, maps: Sequence[Tensor], masks: DropoutMasks
-) -> dict[str, Tensor]:
+def _stochastic(head: SSDHead, maps: Sequence[Tensor], masks: DropoutMasks) -> dict:
     """Entropies of T passes, averaged over priors; of passes only sums are kept."""
     widths = [m.shape[1] for m in maps]
     total, single = 0, 0
     for factors in masks.draw(sum(widths), maps[0].device):
         parts = factors.split(widths, 1)
         dropped = [m * f[..., None, None] for m, f in zip(maps, parts, strict=True)]
-        logits = [
-            c.permute(0, 2, 3, 1).reshape(len(c), -1, head.cls_out_channels)
-            for c in _confidences(head, dropped)
-        ]
+        if hasattr(head, 'confidences'):
+            conf = head.confidences(dropped)
+        else:
+            conf = [conv(m) for m, conv in zip(dropped, head.cls_convs, strict=True)]
+        classes = head.cls_out_channels
+        logits = [c.permute(0, 2, 3, 1).reshape(len(c), -1, classes) for c in conf]
         probability = torch.cat(logits, 1).softmax(-1)  # (B, priors, K + 1)
         total = total + probability
         single = single + entropy(probability).mean(1)
@@ -137,18 +128,11 @@ def class_rows(head: SSDHead) -> Iterator[None]:
         yield
 
 
-def box_features(
-    level: Tensor, boxes: Sequence[InstanceData], data: dict
-) -> list[Tensor]:
+def box_features(level: Tensor, boxes: Sequence[InstanceData], data: dict) -> list:
     """Mean of a feature map over the area of each box.
 
-    Args:
-        level: (B, C, H, W), for the whole of the padded input.
-        boxes: Of each image, in its original pixels.
-        data: Of the preprocessor.
-
-    Returns:
-        (m, C) for each image; cells that a box covers in part count for as much.
+    ``level`` is (B, C, H, W), of the whole padded input; boxes are in original pixels.
+    Per image (m, C); cells that a box covers in part count for as much.
     """
     height, width = data['inputs'].shape[-2:]
     found = []
