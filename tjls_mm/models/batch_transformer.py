@@ -105,7 +105,7 @@ class _ChannelBlock(_Block):
         return torch.einsum('nhtb,hbc->ntc', mixed, w_vo) + bias
 
     def forward(self, x: Tensor, first_slot: bool = False) -> Tensor:
-        """Tokens x (N, T, B) after both; of ``first_slot`` (N, T, 1) only."""
+        """Tokens x (N, T, B) after both; with ``first_slot`` that column, (N, T, 1)."""
         x = x + self._attention(self.norm1(x))
         rows = slice(1 if first_slot else None)
         hidden = self.activation(self.ffn1(self.norm2(x)))
@@ -131,7 +131,7 @@ class BatchTransformer(BatchBottleneck):
         depth: Blocks.
         heads: Of attention; their number divides ``hidden``.
         hidden: Width of queries, keys, values and of the feed-forward layer.
-        activation: There, 'sigmoid' (Eq. 2) or 'relu' (authors' code).
+        activation: Of that layer: 'sigmoid' (Eq. 2) or 'relu' (authors' code).
         layer_norm: Pre-LayerNorm. Defaults to True for 'images' only.
         value_projection: False for attention that acts on the tokens themselves,
             its heads averaged ('channels' only; authors' code).

@@ -62,7 +62,7 @@ class Branch(BaseModule):
     def loss(
         self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
     ) -> dict[str, Tensor]:
-        """Scalars of B images by name, of which is_labelled, (B,), is bool.
+        """Scalars by name, of B images; ``is_labelled`` is (B,), bool.
 
         Those with ``loss`` in their name are summed into the objective, the others are
         logged. The samples of pool images hold no labels.
