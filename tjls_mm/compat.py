@@ -1,9 +1,7 @@
 """Stand-ins for what the installed OpenMMLab and PyTorch set lacks.
 
-Importing this module makes ``import mmdet.models`` work where mmcv was installed
-without its compiled ops and where torchvision was built for another torch. Where
-nothing is missing it changes nothing. No other module of the project touches the
-packages it builds on.
+Importing this module makes ``import mmdet.models`` work where mmcv has no compiled
+ops or torchvision was built for another torch. No other module touches packages.
 """
 
 import contextlib
@@ -18,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rows compared at once. Larger blocks compare more boxes that an earlier row of the
-# same block drops, smaller ones cost more calls.
+# Rows compared at once: larger blocks compare more boxes that are dropped anyway.
 _BLOCK = 96
-
 # torch drops the declared schemas when their Library object is collected.
 _torchvision_schemas = None
 
@@ -29,10 +25,8 @@ _torchvision_schemas = None
 def mend_torchvision() -> None:
     """Let torchvision import where its compiled library does not load.
 
-    That is the case for a torchvision built for CUDA beside a CPU build of torch.
-    It registers Python kernels for two compiled operators, which fails while their
-    schemas are missing; declaring the schemas is enough for its Python transforms.
-    Calling the operators still raises.
+    One built for CUDA does not beside a CPU build of torch. The import registers
+    Python kernels for two operators and needs their schemas; calling still raises.
     """
     global _torchvision_schemas
     if 'torchvision' in sys.modules or _torchvision_schemas is not None:
@@ -47,26 +41,20 @@ def mend_torchvision() -> None:
             torch.ops.load_library(compiled.origin)
             return
     library = torch.library.Library('torchvision', 'FRAGMENT')
+    schema = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
     for name in ('nms', 'qnms'):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(
-                f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-            )
+            library.define(name + schema)
     _torchvision_schemas = library
 
 
 def _find_compiled(name: str, package: ModuleSpec) -> ModuleSpec | None:
-    """Find a compiled module of a package without importing the package."""
     return PathFinder.find_spec(name, list(package.submodule_search_locations))
 
 
 @functools.cache
 def _torchvision_nms_works(device_type: str) -> bool:
-    """Whether torchvision's compiled NMS runs on this kind of device.
-
-    ``hasattr(torch.ops.torchvision, 'nms')`` is true once the bare schema is
-    declared, and a CPU build has no kernel for CUDA: only a call tells.
-    """
+    # A bare schema passes hasattr, a CPU build has no CUDA kernel: only a call tells.
     boxes = torch.zeros(1, 4, device=device_type)
     try:
         torch.ops.torchvision.nms(boxes, boxes[:, 0], 0.5)
@@ -81,23 +69,19 @@ def box_nms(
     """Greedy non-maximum suppression: mmcv's compiled ``nms``, box for box.
 
     Args:
-        boxes: Boxes as xyxy in pixels, shape (N, 4).
-        scores: One score per box, shape (N,).
-        iou_threshold: A box that overlaps a kept, higher scored box by more than
-            this is dropped, in [0, 1].
+        boxes: (N, 4), xyxy in pixels; scores: (N,).
+        iou_threshold: In [0, 1]; a box that overlaps a kept one by more is dropped.
         offset: 1 where a box of xyxy (0, 0, 0, 0) covers one pixel, else 0.
 
     Returns:
-        Indices of the kept boxes, highest score first, shape (M,), int64.
+        Indices of the kept boxes, highest score first, (M,), int64.
     """
     if boxes.numel() == 0:
         return boxes.new_zeros((0,), dtype=torch.long)
-    # The compiled op's own call, not a stable sort: equal scores must fall the
-    # same way.
+    # The compiled op's own call: a stable sort would order equal scores otherwise.
     order = scores.sort(dim=0, descending=True)[1]
     ranked = boxes.detach()[order].float()
-    # The compiled op takes a C float: 0.6 becomes 0.60000002, and an overlap of
-    # exactly that must stay.
+    # The compiled op takes a C float: an overlap of 0.60000002 passes 0.6.
     threshold = np.float32(iou_threshold)
     if offset == 0 and _torchvision_nms_works(ranked.device.type):
         # Falling numbers for scores: the order is settled.
@@ -112,14 +96,10 @@ def box_nms(
 # Boxes without area divide 0 by 0 and far ones overflow, in the compiled op as here.
 @np.errstate(all='ignore')
 def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.ndarray:
-    """Rows that greedy suppression keeps, ascending, (M,), int64.
-
-    Boxes are xyxy, highest score first, (N, 4), float32.
-    """
-    # Where every pair counts as overlapping, distant boxes do too.
-    groups = (
-        _split_at_gaps(boxes, offset) if threshold >= 0 else [np.arange(len(boxes))]
-    )
+    """Rows kept, ascending, (M,), of boxes highest score first, (N, 4), float32."""
+    groups = [np.arange(len(boxes))]
+    if threshold >= 0:  # else distant boxes overlap too
+        groups = _split_at_gaps(boxes, offset)
     kept = np.zeros(len(boxes), dtype=bool)
     for rest in groups:
         while len(rest):
@@ -138,10 +118,9 @@ def _keep_greedily(boxes: np.ndarray, threshold: np.float32, offset: int) -> np.
 
 
 def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
-    """Split rows into groups, each ascending, that do not touch along x.
+    """Groups of rows, each ascending, that do not touch along x.
 
-    ``batched_nms`` moves each class by more than the image's size, so its classes
-    fall apart here, and most pairs need no comparison.
+    ``batched_nms`` moves each class by more than the image's size: they fall apart.
     """
     rows = np.argsort(boxes[:, 0], kind='stable')
     reach = np.maximum.accumulate(boxes[rows, 2])
@@ -155,10 +134,9 @@ def _split_at_gaps(boxes: np.ndarray, offset: int) -> list[np.ndarray]:
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
-    """Intersection over union, (len(boxes), len(others)), rounded as compiled.
+    """Intersection over union, (len(boxes), len(others)).
 
-    The float operations and their order are the compiled op's. A box with NaN
-    yields NaN, which is above no threshold.
+    Float operations in the compiled op's order. NaN is above no threshold.
     """
     x1, y1, x2, y2 = boxes.T[:, :, None]
     other_x1, other_y1, other_x2, other_y2 = others.T
@@ -173,8 +151,7 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
 def load_on_this_process(name: str) -> dict:
     """Load a checkpoint, of a path, URL or ``open-mmlab://`` name, to the CPU.
 
-    MMEngine's loader of URLs makes all processes wait for each other, and the
-    others never come where only one checks whether the weights can be had.
+    MMEngine's loader of URLs waits for all processes; here only one may come.
     """
     from mmengine.runner import checkpoint
 
@@ -188,8 +165,7 @@ class _MissingOps(types.ModuleType):
     nms = staticmethod(box_nms)
 
     @staticmethod
-    def get_compiler_version() -> str:
-        """For mmcv's environment report."""
+    def get_compiler_version() -> str:  # for mmcv's environment report
         return 'not compiled, tjls_mm.compat stands in'
 
     get_compiling_cuda_version = get_compiler_version
@@ -200,9 +176,8 @@ class _MissingOps(types.ModuleType):
 
         def missing(*args, **kwargs):
             raise RuntimeError(
-                f"mmcv's compiled op '{name}' is not installed: this mmcv came "
-                'without compiled ops. Run `make ops` to compile them (10-30 '
-                'minutes), or install an mmcv wheel built for this torch.'
+                f"mmcv's compiled op '{name}' is not installed. Run `make ops` (10-30 "
+                'minutes), or install an mmcv wheel with ops for this torch.'
             )
 
         missing.__name__ = name
@@ -224,8 +199,8 @@ def mend_mmcv() -> None:
 def mend_ssd_head() -> None:
     """Let mmdet's SSD predict: it reads an attribute that it never sets.
 
-    open-mmlab/mmdetection#11780, versions 3.2 to 3.5. Only whether the loss names class
-    channels of its own is asked of it, and SSD's does not.
+    open-mmlab/mmdetection#11780, versions 3.2 to 3.5, which only ask whether that loss
+    has class channels of its own: SSD's does not.
     """
     from mmdet.models.dense_heads import SSDHead
 

@@ -4,10 +4,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: names the file, what was expected, what was found, what to do.
-
-    The command-line tools print its message alone, without a traceback.
-    """
+    """Bad input: file, expected, found, what to do; tools print no traceback."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -15,10 +12,6 @@ class TrainingDiverged(RuntimeError):
 
 
 def raise_first(problems: Iterable[str]) -> None:
-    """Raise the first problem that a check yields.
-
-    Raises:
-        InputError: If there is one.
-    """
+    """Raise the first problem that a check yields, if any, as InputError."""
     for problem in problems:
         raise InputError(problem)

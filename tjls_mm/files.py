@@ -14,32 +14,15 @@ from tjls_mm.errors import InputError
 
 # What mkstemp makes of the prefix and suffix below.
 _TEMPORARY = re.compile(r'\..+\.[a-z0-9_]{8}(\.\w+)?')
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EIO,
-}
+_REFUSALS = 'ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EISDIR EEXIST EIO'.split()
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes ``path`` at the end.
+    """Where to write what becomes ``path`` at the end; its folder is made if missing.
 
     The content is on disk before the name changes, and the folder's entry after.
     If the block raises, the temporary file is removed and ``path`` is untouched.
-
-    Args:
-        path: Final path; its folder is made if missing.
-
-    Yields:
-        Where to write.
 
     Raises:
         InputError: If the disk is full or the folder cannot be written to.
@@ -53,17 +36,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if reason is None:
             raise
         raise InputError(
-            f'{path} cannot be written ({reason}). Nothing that was there before is '
-            'lost: make room, or see to it that the folder can be written to, and run '
-            'the same command again.'
+            f'{path} cannot be written ({reason}). What was there is kept: make room '
+            'or allow writing to the folder, and run the same command again.'
         ) from error
 
 
-def _refused_by_disk(error: BaseException | None) -> str | None:
-    """What the file system said, where it is the cause of an error."""
+def _refused_by_disk(error: BaseException) -> str | None:
     seen = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK_ERRORS:
+        if isinstance(seen, OSError) and errno.errorcode.get(seen.errno) in _REFUSALS:
             return os.strerror(seen.errno)
         seen = seen.__cause__ or seen.__context__
     # torch's own writer says no more than that it wrote less than it wanted.
@@ -107,7 +88,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, UTF-8."""
+    """Write a file atomically, UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
 

@@ -9,23 +9,18 @@ from tjls_mm.files import write_text
 
 
 def image_path(root: str, template: str, image_id: str) -> str:
-    """Path of an image, without looking at the disk.
+    """Path of an image, e.g. ``VOC2007/000004``, without looking at the disk.
 
-    Args:
-        root: Folder of the data set.
-        template: Path below it, from ``{image_id}``, ``{parent}``, ``{name}``.
-        image_id: Name of the image for ever, e.g. ``VOC2007/000004``.
-
-    Raises:
-        InputError: If the id leads out of the root.
+    The template, a path below the root, may say ``{image_id}``, ``{parent}`` and
+    ``{name}``. An id that leads out of the root is an InputError.
     """
     parent, _, name = image_id.rpartition('/')
     below = template.format(image_id=image_id, parent=parent, name=name)
     below = osp.normpath(below.lstrip('/') if not parent else below)
     if osp.isabs(below) or below.split('/')[0] == '..':
         raise InputError(
-            f'image_id {image_id!r} leads out of the data root {root}: ids are '
-            'paths below it.'
+            f'image_id {image_id!r} leads out of the data root {root}: '
+            'expected a path below it.'
         )
     return osp.join(root, below)
 
@@ -39,18 +34,14 @@ def split_lines(text: str) -> list[str]:
 def read_image_ids(path: str | Path) -> list[str]:
     """The image_ids of a list file, one per line, in its order.
 
-    Raises:
-        InputError: If the file is missing, is not text, or holds a blank line or
-            an id twice.
+    A missing file, no text, a blank line or an id that stands twice is an InputError.
     """
     try:
         lines = split_lines(Path(path).read_text(encoding='utf-8-sig'))
     except FileNotFoundError:
         raise InputError(f'List file {path} does not exist.') from None
     except UnicodeDecodeError:
-        raise InputError(
-            f'List file {path} is not a text file: expected one image_id per line.'
-        ) from None
+        raise InputError(f'List file {path} is not text: expected image_ids.') from None
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if line != line.strip() or not line:
@@ -67,5 +58,5 @@ def read_image_ids(path: str | Path) -> list[str]:
 
 
 def write_image_ids(path: str | Path, image_ids: Iterable[str]) -> None:
-    """Write a list file atomically, one id per line in the given order."""
+    """Write a list file atomically, one id per line."""
     write_text(path, ''.join(f'{image_id}\n' for image_id in image_ids))

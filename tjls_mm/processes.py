@@ -10,10 +10,7 @@ T = TypeVar('T')
 
 
 def on_main_process(work: Callable[..., T], *args) -> T:
-    """Run on process 0; all processes get its result, or its error.
-
-    Without the error, the others would wait for ever.
-    """
+    """Run on process 0; all get its result or error, without which they would hang."""
     outcome: list = [None, None]
     if is_main_process():
         try:
@@ -44,7 +41,7 @@ def on_every_process(work: Callable[..., T], *args) -> T:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or what can be told of it: a user's own class may not be picklable."""
+    """The error, or its repr: a user's own class may not be picklable."""
     try:
         pickle.loads(pickle.dumps(error))
         return error

@@ -9,12 +9,7 @@ import numpy as np
 
 
 def derive_seed(seed: int, *keys: int | str) -> int:
-    """A seed in [0, 2**32) of its own for every purpose, the same on every machine.
-
-    Args:
-        seed: Seed of the trial.
-        keys: Stage, purpose and what else the choice depends on.
-    """
+    """In [0, 2**32), of the trial's seed, stage and purpose; equal on all machines."""
     text = '\x1f'.join(str(key) for key in (seed, *keys))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), 'big')
 
@@ -47,14 +42,7 @@ def seeded_pipeline(seed: int) -> Iterator[None]:
 
 
 def uniform_numbers(seeds: Sequence[int], count: int) -> np.ndarray:
-    """Random numbers of many seeds, each row a function of its seed.
-
-    Args:
-        seeds: B integers in [0, 2**128).
-        count: Numbers per seed.
-
-    Returns:
-        (B, count), float64, uniform in [0, 1).
+    """(B, count), float64, uniform in [0, 1), of B seeds in [0, 2**128), row by row.
 
     Source: Philox (Salmon et al., 2011): streams of different keys are independent.
     """

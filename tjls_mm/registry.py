@@ -1,8 +1,7 @@
 """Registries of tjls_mm, children of MMEngine's.
 
-Types are written with their scope in configs, ``type='tjls_mm.DiscriminatorHead'``: the
-scope makes MMEngine import this module, and ``locations`` make it import the
-modules that register them. No ``custom_imports`` is needed for that.
+Configs write types with their scope, ``type='tjls_mm.DiscriminatorHead'``: it makes
+MMEngine import this module, and ``locations`` those that register: no custom_imports.
 """
 
 from mmengine.registry import Registry, root
@@ -10,10 +9,12 @@ from mmengine.registry import Registry, root
 from tjls_mm.errors import InputError
 
 
+def _own(name: str, room: str, parent: Registry | None = None) -> Registry:
+    return Registry(name, parent=parent, scope='tjls_mm', locations=[f'tjls_mm.{room}'])
+
+
 def _child(parent: Registry, room: str) -> Registry:
-    return Registry(
-        parent.name, parent=parent, scope='tjls_mm', locations=[f'tjls_mm.{room}']
-    )
+    return _own(parent.name, room, parent)
 
 
 MODELS = _child(root.MODELS, 'models')
@@ -23,30 +24,21 @@ DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'datasets')
 HOOKS = _child(root.HOOKS, 'engine')
 LOOPS = _child(root.LOOPS, 'engine')
 
-POOL_READERS = Registry(
-    'pool reader', scope='tjls_mm', locations=['tjls_mm.outputs.readers']
-)
-"""What a family of learners can say about an image."""
-
-QUERIES = Registry('query strategy', scope='tjls_mm', locations=['tjls_mm.query'])
-"""Query strategies: pool outputs in, ranked image_ids out."""
-
-IMAGE_SOURCES = Registry(
-    'image source', scope='tjls_mm', locations=['tjls_mm.datasets']
-)
-"""What a data set is on disk: its image_ids, files and annotation lists."""
-
-ANNOTATORS = Registry('annotator', scope='tjls_mm', locations=['tjls_mm.annotation'])
-"""Where the labels of selected images come from."""
+# What a family of learners can say about an image.
+POOL_READERS = _own('pool reader', 'outputs.readers')
+# Pool outputs in, ranked image_ids out.
+QUERIES = _own('query strategy', 'query')
+# What a data set is on disk: its image_ids, files and annotation lists.
+IMAGE_SOURCES = _own('image source', 'datasets')
+# Where the labels of selected images come from.
+ANNOTATORS = _own('annotator', 'annotation')
 
 
 def build_own(registry: Registry, cfg: dict):
     """Build a ``type``, with or without scope, of QUERIES or another of our own.
 
-    ``Registry.build`` would look for a child of the default scope first and warn.
-
-    Raises:
-        InputError: If the type or an argument is unknown, or an argument is missing.
+    ``Registry.build`` would look in the default scope first and warn. An unknown type
+    and a wrong or missing argument are InputErrors.
     """
     arguments = dict(cfg)
     name = arguments.pop('type', None)
@@ -58,9 +50,8 @@ def build_own(registry: Registry, cfg: dict):
         return cls(**arguments)
     except TypeError as error:
         raise InputError(
-            f'{registry.name} {name!r}: {error}. Correct its settings; a child '
-            'config that changes the type keeps the arguments of its base unless '
-            'it says _delete_=True.'
+            f'{registry.name} {name!r}: {error}. Correct its settings; a child config '
+            'keeps the arguments of its base unless it says _delete_=True.'
         ) from None
 
 

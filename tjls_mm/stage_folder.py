@@ -9,18 +9,17 @@ def _file(name: str, meaning: str) -> property:
     return property(lambda self: self.path / name, doc=meaning)
 
 
-class StageFolder:
-    """What a stage reads and writes; a step's last file marks it as done.
+class _Folder:
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
 
-    Args:
-        path: Of the folder.
-    """
+
+class StageFolder(_Folder):
+    """What a stage reads and writes; a step's last file marks it as done."""
 
     labelled = _file('labelled.txt', 'image_ids of labelled images, sorted.')
     pool = _file('pool.txt', 'image_ids of the pool, sorted.')
-    held_out = _file(
-        'held_out.txt', 'Labelled images whose membership no branch is trained on.'
-    )
+    held_out = _file('held_out.txt', 'Labelled, but no branch is trained on that.')
     bank = _file('bank.txt', 'Reference images of the context bank.')
     config = _file('config.py', "Config for mmdet's and mmpretrain's own tools.")
     trained_on = _file('pool_trained_on.txt', 'Pool images that training has seen.')
@@ -29,17 +28,12 @@ class StageFolder:
     metrics = _file('metrics.json', 'Results, step by step (see StageRecord).')
     outputs = _file('outputs', 'Folder of pool outputs.')
     outputs_index = _file('outputs/index.json', 'Mark of the outputs, written last.')
-    measured = _file(
-        'outputs/measured.txt', 'Labelled images that the discriminator is judged on.'
-    )
+    measured = _file('outputs/measured.txt', 'Labelled images that judge a branch.')
     selection = _file('selection.csv', 'Scores of the pool and ranks of the picks.')
     gallery = _file('selected.png', 'What the picks look like.')
     selected = _file('selected.txt', 'Picks, first choice first.')
     annotations = _file('annotations.json', 'What the annotator said.')
     answered = _file('answered.txt', 'Picks that got an answer.')
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
 
     def outputs_of(self, part: str) -> Path:
         """Folder of the outputs of 'pool' or 'labelled' images."""
@@ -64,18 +58,13 @@ class StageFolder:
             self.last_checkpoint.unlink(missing_ok=True)
 
     def remove_outputs(self) -> None:
-        """Remove the pool outputs."""
         # The mark first: what is half removed must not be taken for whole.
         self.outputs_index.unlink(missing_ok=True)
         shutil.rmtree(self.outputs, ignore_errors=True)
 
 
-class TrialFolder:
-    """The work dir of a trial.
-
-    Args:
-        path: Of the folder.
-    """
+class TrialFolder(_Folder):
+    """The work dir of a trial."""
 
     state = _file('al_state.json', 'Manifest: what the work dir holds, how far.')
     lock = _file('.lock', 'Held by the process that runs the trial.')
@@ -85,15 +74,11 @@ class TrialFolder:
     curve_csv = _file('curve.csv', 'The same as a table.')
     curve_png = _file('curve.png', 'The learning curve.')
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
     def stage(self, number: int) -> StageFolder:
-        """Folder of a stage."""
         return StageFolder(self.path / f'stage_{number:02d}')
 
     def stage_numbers(self) -> list[int]:
-        """Numbers of the stage folders that are there; other folders are not ours."""
+        """Of the stage folders that are there; other folders are not ours."""
         numbers = _numbers(self.path, r'stage_(\d{2,})')
         return [number for number in numbers if self.stage(number).path.is_dir()]
 

@@ -10,21 +10,13 @@ from tjls_mm.stage_folder import StageFolder
 
 
 class StageRecord:
-    """Results of a stage on disk; written by process 0.
-
-    Args:
-        folder: Of the stage.
-    """
+    """Results of a stage on disk; written by process 0."""
 
     def __init__(self, folder: StageFolder) -> None:
         self.path = folder.metrics
 
     def read(self) -> dict:
-        """What is recorded so far.
-
-        Raises:
-            InputError: If the file is not a JSON object.
-        """
+        """What is recorded so far; InputError if that is not a JSON object."""
         if not self.path.exists():
             return {}
         try:
@@ -35,11 +27,10 @@ class StageRecord:
         except ValueError as error:
             raise InputError(
                 f'{self.path} is not a JSON object ({error}): expected the results of '
-                'a stage. Remove it, and the same command makes it again.'
+                'a stage. Remove it: the same command makes it again.'
             ) from None
 
     def has(self, key: str) -> bool:
-        """Whether a step has recorded its result."""
         return key in self.read()
 
     def update(self, **values) -> None:

@@ -1,7 +1,6 @@
 """What every batch bottleneck shares: context bank, gathering, batch independence.
 
-Letters used for shapes: ``B`` images of the batch, ``F`` features of a map, ``M``
-images in the context bank, ``L`` levels (scales) of a detector.
+Letters of shapes: ``B`` images of the batch, ``F`` features, ``M`` bank images.
 """
 
 import contextlib
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 
 
 class _GatherBatch(torch.autograd.Function):
-    """All processes' batches, one after the other by rank, with their gradient.
+    """All processes' batches by rank, with their gradient.
 
-    Backward sums what every process asks of a row and hands each process its own
-    rows. Averaged over processes by DistributedDataParallel, that is the gradient
-    of the mean loss over the joint batch.
+    Backward sums what every process asks of a row; averaged by DDP, that is the
+    gradient of the mean loss over the joint batch.
     """
 
     @staticmethod
@@ -38,10 +36,9 @@ class _GatherBatch(torch.autograd.Function):
 class ContextBank(nn.Module):
     """Reference inputs that an image attends to in eval mode.
 
-    Like the running statistics of batch normalisation, the bank makes the output
-    of an image independent of its batch mates, and it travels with the checkpoint of
-    the weights it was computed with. It is no buffer: an average of weights over
-    updates (EMA) has a bank of its own, not an average of banks.
+    It makes outputs independent of batch mates and travels with the checkpoint of
+    the weights it was computed with. It is no buffer: an average of weights (EMA) has
+    a bank of its own, not an average of banks.
     """
 
     def __init__(self) -> None:
@@ -49,22 +46,20 @@ class ContextBank(nn.Module):
         self.inputs = torch.empty(0)
 
     def fill(self, inputs: Tensor) -> None:
-        """Replace the content by what was seen of the reference images, (M, F, ...)."""
+        """Replace the content by (M, F, ...)."""
         self.inputs = inputs.detach().clone()
 
     def read(self) -> Tensor:
         """The content, (M, F, ...); RuntimeError if the bank was never filled."""
         if not self.inputs.numel():
             raise RuntimeError(
-                'The context bank is empty, and in eval mode an image attends to it: '
-                'register tjls_mm.ContextBankHook, load a checkpoint that has it, or '
-                'call tjls_mm.models.fill_context_banks(model, batches). '
-                "eval_context='batch' does without, but outputs depend on the batch."
+                'The context bank is empty, expected one in eval mode: register '
+                'tjls_mm.ContextBankHook, load a checkpoint that has it, or call '
+                "tjls_mm.models.fill_context_banks (or set eval_context='batch')."
             )
         return self.inputs
 
     def clear(self) -> None:
-        """Forget the content: the weights go on changing."""
         self.inputs = self.inputs.new_empty(0)
 
     def _apply(self, fn, recurse: bool = True) -> 'ContextBank':
@@ -75,33 +70,27 @@ class ContextBank(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + 'inputs'] = self.inputs
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, metadata, strict, missing, *others
-    ) -> None:
+    def _load_from_state_dict(self, state_dict, prefix, meta, strict, missing, *rest):
         kept = dict(state_dict)
         saved = kept.pop(prefix + 'inputs', None)
         if saved is None:
             missing.append(prefix + 'inputs')
         else:
             self.inputs = saved.detach().to(self.inputs, copy=True)
-        super()._load_from_state_dict(kept, prefix, metadata, strict, missing, *others)
+        super()._load_from_state_dict(kept, prefix, meta, strict, missing, *rest)
 
 
 class BatchBottleneck(BaseModule):
     """Base of modules in which the images of a batch inform each other.
 
-    In train mode an image sees its batch mates. In eval mode it sees the context
-    bank in their place, so its output does not depend on the batch.
+    In train mode an image sees its batch mates, in eval mode the context bank in
+    their place, so its output does not depend on the batch.
 
     Args:
-        n_levels: ``L``, maps per image.
+        n_levels: Maps per image.
         gather: In training, let images see those of all processes.
-        eval_context: 'bank', or 'batch' to see the batch in eval mode too, which
-            makes outputs depend on the batch and warns.
-        init_cfg: Initialisation config of MMEngine.
-
-    Raises:
-        ValueError: If ``eval_context`` is not one of the above.
+        eval_context: 'bank', or 'batch': outputs depend on the batch, with a warning;
+            else a ValueError.
     """
 
     def __init__(
@@ -112,11 +101,11 @@ class BatchBottleneck(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_choice('eval_context', eval_context, ('bank', 'batch'))
+        self._check_choice('eval_context', eval_context, ('bank', 'batch'))
         if eval_context == 'batch':
             warnings.warn(
-                "eval_context='batch': the output of an image depends on the other "
-                'images of its batch, in evaluation and scoring too.',
+                "eval_context='batch': an output depends on the other images of its "
+                'batch, in evaluation and scoring too.',
                 stacklevel=3,
             )
         self.gather = gather
@@ -124,14 +113,13 @@ class BatchBottleneck(BaseModule):
         self.banks = nn.ModuleList(ContextBank() for _ in range(n_levels))
         self._recorded: list[list[Tensor]] | None = None
 
+    @staticmethod
+    def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+        if value not in choices:
+            raise ValueError(f'{name} must be one of {choices}, got {value!r}')
+
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """Let the images of a batch (or of the bank) inform each other.
-
-        Args:
-            inputs: Features (B, F) or (B, F, H, W), or one such tensor per level.
-
-        Returns:
-            The same shapes; a list where a sequence was given.
+        """The same shapes from (B, F) or (B, F, H, W), or one such tensor per level.
 
         Raises:
             ValueError: If the bottleneck cannot take a batch of this size.
@@ -160,11 +148,7 @@ class BatchBottleneck(BaseModule):
 
     @abstractmethod
     def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
-        """Outputs of this process's images ``x``, (B, F, ...), among a whole batch.
-
-        ``batch`` is what is seen of the images of all processes; ``rows`` are those
-        of ``x`` in it.
-        """
+        """Outputs (B, F, ...) of ``x``, the ``rows`` of all processes' ``batch``."""
 
     @abstractmethod
     def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
@@ -194,12 +178,6 @@ def add_to_locations(x: Tensor, update: Tensor) -> Tensor:
     return x + update.reshape(*update.shape, *[1] * (x.ndim - 2))
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless a setting is one of its choices."""
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {choices}, got {value!r}')
-
-
 def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
     """The modules of a model that have a context bank to fill."""
     found = (m for m in model.modules() if hasattr(m, 'recording'))
@@ -207,7 +185,7 @@ def batch_bottlenecks(model: nn.Module) -> list[nn.Module]:
 
 
 def clear_context_banks(model: nn.Module) -> None:
-    """Empty every context bank of a model."""
+    """Empty them: the weights go on changing."""
     for bank in _banks(model):
         bank.clear()
 
@@ -220,12 +198,11 @@ def _banks(model: nn.Module) -> list[ContextBank]:
 def fill_context_banks(
     model: nn.Module, batches: Sequence[dict], broadcast: bool = True
 ) -> None:
-    """Fill every context bank of a model from reference images.
+    """Fill every context bank of a BaseModel, whose mode is left as it was.
 
     Args:
-        model: A BaseModel of MMEngine. Its mode is left as it was.
-        batches: Collated batches of the test pipeline, all reference images of
-            the bank together: ⌈B/2⌉ labelled ones first, B - 1 in all.
+        batches: Collated, of the test pipeline: ⌈B/2⌉ labelled images first, B - 1 in
+            all together.
         broadcast: Copy the banks of process 0 to the others.
     """
     bottlenecks = batch_bottlenecks(model)

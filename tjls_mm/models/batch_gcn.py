@@ -1,7 +1,6 @@
 """A graph convolutional bottleneck whose nodes are the images of a batch.
 
-Letters used for shapes: ``B`` images of the batch, ``F`` features, ``H`` hidden
-width, ``M`` images in the context bank.
+Letters of shapes: see ``batch_bottleneck``; ``H`` hidden width.
 """
 
 from collections.abc import Sequence
@@ -10,12 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tjls_mm.models.batch_bottleneck import (
-    BatchBottleneck,
-    add_to_locations,
-    pool_locations,
-)
 from tjls_mm.registry import MODELS
+
+from .batch_bottleneck import BatchBottleneck, add_to_locations, pool_locations
 
 # A node without neighbours has a column of zeros.
 _LEAST_DEGREE = 1e-6
@@ -24,8 +20,7 @@ _LEAST_DEGREE = 1e-6
 def similarity(x: Tensor, y: Tensor) -> Tensor:
     """Cosine of detached features (N, F) and (M, F): (N, M), in [0, 1], float32.
 
-    Negative ones are cut off. Features after a ReLU have none; elsewhere the columns
-    of the adjacency could sum to nothing.
+    Negative ones are cut off: columns of the adjacency could sum to nothing.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         x, y = F.normalize(x.float(), dim=1), F.normalize(y.float(), dim=1)
@@ -50,8 +45,7 @@ class _GraphConvolutions(nn.Module):
     def among(self, x: Tensor, bank: Tensor) -> Tensor:
         """Update (B, F) of images x, each in a graph of its own with the bank, (M, F).
 
-        What ``forward`` computes for the first of 1 + M nodes, B times. The bank is
-        projected once, and of the second convolution only the first row is needed.
+        ``forward`` for the first of 1 + M nodes, B times, with the bank projected once.
         """
         links = similarity(x, bank)  # (B, M)
         between = similarity(bank, bank).fill_diagonal_(0)
@@ -76,9 +70,8 @@ class BatchGCN(BatchBottleneck):
     """Two graph convolutions over the images of a batch, with a residual.
 
     The adjacency is the cosine between detached features without its diagonal, each
-    column divided by its sum, plus the self loop. A map is averaged over its
-    locations, and what the convolutions add to the average is added to every
-    location; each level has its own weights.
+    column divided by its sum, plus the self loop. What the convolutions add to the
+    average of a map is added to every location; each level has its own weights.
 
     Args:
         features: ``F`` of the input, or one number per level.

@@ -1,7 +1,6 @@
 """The transformer over the images of a batch, the bottleneck of TJLS.
 
-Letters used for shapes: ``B`` images of the batch, ``F`` features of a map, ``T``
-tokens of a sequence, ``D`` width of a token, ``M`` images in the context bank.
+Letters of shapes: see ``batch_bottleneck``; ``T`` tokens of width ``D``.
 """
 
 from collections.abc import Sequence
@@ -11,13 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tjls_mm.models.batch_bottleneck import (
-    BatchBottleneck,
-    add_to_locations,
-    check_choice,
-    pool_locations,
-)
 from tjls_mm.registry import MODELS
+
+from .batch_bottleneck import BatchBottleneck, add_to_locations, pool_locations
 
 ACTIVATIONS = {'sigmoid': torch.sigmoid, 'relu': F.relu}
 
@@ -25,15 +20,7 @@ ACTIVATIONS = {'sigmoid': torch.sigmoid, 'relu': F.relu}
 class _Block(nn.Module):
     """Attention and feed-forward, each with a residual; pre-LayerNorm if wanted."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        activation: str,
-        layer_norm: bool,
-        value_projection: bool,
-    ) -> None:
+    def __init__(self, width, heads, hidden, activation, layer_norm, project) -> None:
         super().__init__()
         self.heads = heads
         self.activation = ACTIVATIONS[activation]
@@ -41,8 +28,8 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(width) if layer_norm else nn.Identity()
         self.query = nn.Linear(width, hidden)
         self.key = nn.Linear(width, hidden)
-        self.value = nn.Linear(width, hidden) if value_projection else None
-        self.out = nn.Linear(hidden, width) if value_projection else None
+        self.value = nn.Linear(width, hidden) if project else None
+        self.out = nn.Linear(hidden, width) if project else None
         self.ffn1 = nn.Linear(width, hidden)
         self.ffn2 = nn.Linear(hidden, width)
 
@@ -73,13 +60,10 @@ class _ImageBlock(_Block):
         return x + self.ffn2(self.activation(self.ffn1(self.norm2(x))))
 
 
-def _attend_to_itself_and(
-    q: Tensor, k: Tensor, v: Tensor, k_there: Tensor, v_there: Tensor
-) -> Tensor:
-    """Attention of single tokens to themselves and to a context that all share.
+def _attend_to_itself_and(q, k, v, k_there, v_there) -> Tensor:
+    """Attention of single tokens (N, h, 1, d) to themselves and a context.
 
-    One product with the context in place of N copies of it. Of the tokens q, k, v and
-    the result are (N, h, 1, d), of the context k_there and v_there (1, h, M, d).
+    One product with the context, (1, h, M, d), in place of N copies of it.
     """
     q, k, v = (part[:, :, 0].transpose(0, 1) for part in (q, k, v))
     to_itself = (q * k).sum(-1, keepdim=True)  # (h, N, 1)
@@ -93,12 +77,10 @@ def _attend_to_itself_and(
 class _ChannelBlock(_Block):
     """Eq. 1 and 2: tokens are feature channels, the embedding axis is the batch.
 
-    The width of a token is the batch size, usually far below ``hidden``. So the
-    projections are folded, which changes nothing but rounding: with
-    ``Q = x W_Q + b_Q`` and ``K = x W_K + b_K``, a row of ``Q K^T`` equals the row
-    of ``(x W_Q W_K^T + b_Q W_K^T) x^T`` up to a constant, which the softmax
-    ignores; and since the rows of the attention map A sum to one,
-    ``A (x W_V + b_V) W_O = A x (W_V W_O) + b_V W_O``.
+    The batch size is usually far below ``hidden``, so the projections are folded,
+    which changes only rounding: a row of ``Q K^T`` equals that of
+    ``(x W_Q W_K^T + b_Q W_K^T) x^T`` up to a constant, which the softmax ignores; rows
+    of the attention map A sum to 1: ``A (x W_V + b_V) W_O = A x (W_V W_O) + b_V W_O``.
     """
 
     def _attention(self, x: Tensor) -> Tensor:
@@ -123,10 +105,7 @@ class _ChannelBlock(_Block):
         return torch.einsum('nhtb,hbc->ntc', mixed, w_vo) + bias
 
     def forward(self, x: Tensor, first_slot: bool = False) -> Tensor:
-        """Tokens x (N, T, B) after attention over T, and feed-forward.
-
-        With ``first_slot`` only the first image's column, (N, T, 1).
-        """
+        """Tokens x (N, T, B) after both; with ``first_slot`` that column, (N, T, 1)."""
         x = x + self._attention(self.norm1(x))
         rows = slice(1 if first_slot else None)
         hidden = self.activation(self.ffn1(self.norm2(x)))
@@ -138,14 +117,10 @@ class _ChannelBlock(_Block):
 class BatchTransformer(BatchBottleneck):
     """Transformer encoder over the images of a batch, the bottleneck of TJLS.
 
-    It has no positional encoding and no decoder, and a residual around both
-    sub-blocks.
-
-    With ``tokens='images'`` the tokens are images: a map is averaged over its
-    locations, images attend to each other, and what attention and feed-forward
-    add to the average is added to every location. Each level has its own
-    weights. With ``tokens='channels'`` the tokens of a location are its channels
-    and the embedding axis is the batch, as in the paper's matrices; weights
+    With ``tokens='images'`` images attend to each other, and what attention and
+    feed-forward add to the average of a map is added to every location; each level
+    has its own weights. With ``tokens='channels'`` the tokens of a location are its
+    channels and the embedding axis is the batch, as in the paper's matrices; weights
     belong to batch slots and are shared over locations and levels.
 
     Args:
@@ -153,11 +128,10 @@ class BatchTransformer(BatchBottleneck):
         tokens: 'images' or 'channels'.
         batch_size: Images that attend to each other in training, all processes
             together where ``gather`` is on. Needed for 'channels'.
-        depth: Number of blocks.
-        heads: Number of attention heads; divides ``hidden``.
+        depth: Blocks.
+        heads: Of attention; their number divides ``hidden``.
         hidden: Width of queries, keys, values and of the feed-forward layer.
-        activation: Of the feed-forward layer: 'sigmoid' (Eq. 2) or 'relu'
-            (authors' code).
+        activation: Of that layer: 'sigmoid' (Eq. 2) or 'relu' (authors' code).
         layer_norm: Pre-LayerNorm. Defaults to True for 'images' only.
         value_projection: False for attention that acts on the tokens themselves,
             its heads averaged ('channels' only; authors' code).
@@ -165,9 +139,7 @@ class BatchTransformer(BatchBottleneck):
         recompute: Recompute activations in the backward pass instead of keeping
             them. Defaults to True for 'channels' only.
 
-    Raises:
-        ValueError: If an argument is not one of the above or does not fit another.
-
+    Arguments that are none of these or do not fit each other are a ValueError.
     Source: TJLS, Sec. 3, Eq. 1 and 2.
     """
 
@@ -187,14 +159,14 @@ class BatchTransformer(BatchBottleneck):
         recompute: bool | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        check_choice('tokens', tokens, ('images', 'channels'))
-        check_choice('activation', activation, tuple(ACTIVATIONS))
+        self._check_choice('tokens', tokens, ('images', 'channels'))
+        self._check_choice('activation', activation, tuple(ACTIVATIONS))
         if hidden % heads:
             raise ValueError(f'heads must divide hidden, got {heads} and {hidden}')
         if tokens == 'channels' and batch_size is None:
             raise ValueError(
-                "tokens='channels' needs batch_size: its weights belong to batch "
-                'slots. tools/al_train.py takes it from train_dataloader.batch_size.'
+                "tokens='channels' needs batch_size (weights belong to batch slots): "
+                'tools/al_train.py takes it from train_dataloader.batch_size.'
             )
         if tokens == 'images' and not value_projection:
             raise ValueError("value_projection=False needs tokens='channels'")
@@ -246,8 +218,7 @@ class BatchTransformer(BatchBottleneck):
                 f'images and got {len(batch)}: its weights belong to batch slots.'
             )
         tokens = _by_location(batch).permute(2, 1, 0)  # (HW, F, B)
-        # The feed-forward layer is as wide as `hidden` for every token: some
-        # locations at a time bound what the recomputation holds.
+        # Some locations at a time bound what the recomputation holds.
         chunk = max(1, 2**22 // (tokens.shape[1] * encoder[0].ffn1.out_features))
         parts = [self._encode(encoder, part) for part in tokens.split(chunk)]
         return torch.cat(parts)[..., rows].permute(2, 1, 0).reshape(x.shape)
@@ -261,12 +232,11 @@ class BatchTransformer(BatchBottleneck):
         context = _by_location(bank.to(x.dtype)).permute(2, 1, 0)  # (HW, F, M)
         own = _by_location(x).transpose(1, 2)[..., None]  # (B, HW, F, 1)
         out = []
-        # Every image is a sequence set of its own, B times the numbers of its
-        # map: a few images at a time keep the working set near the cache.
+        # B times the numbers of its map per image: a few at a time fit the cache.
         chunk = max(1, 2**22 // (context.shape[0] * context.shape[1] * len(bank)))
         for part in own.split(chunk):
             tokens = torch.cat([part, context.expand(len(part), -1, -1, -1)], -1)
-            tokens = tokens.flatten(0, 1)  # (N*HW, F, B), the image in slot 0
+            tokens = tokens.flatten(0, 1)  # (N * HW, F, B), the image in slot 0
             tokens = encoder[-1](encoder[:-1](tokens), first_slot=True)
             out.append(tokens[..., 0].unflatten(0, (len(part), -1)).transpose(1, 2))
         return torch.cat(out).reshape(x.shape)

@@ -17,18 +17,15 @@ class BranchInputs:
     """What a learner shows its branches of B images.
 
     Attributes:
-        vector: What the task's own last layer says or sees of an image, after the
-            bottleneck: class logits of all locations of a detector, pooled features
-            of a classifier; (B, D).
-        feats: Feature maps that the head was given, one per level, (B, C, H, W); of
-            a classifier pooled ones, (B, C).
+        vector: (B, D), after the bottleneck: class logits of all locations of a
+            detector, pooled features of a classifier.
+        feats: What the head was given, per level, (B, C, H, W); of a classifier (B, C).
     """
 
     vector: Tensor
     feats: tuple[Tensor, ...]
 
     def rows(self, rows: Tensor) -> 'BranchInputs':
-        """The same for some of the images."""
         return BranchInputs(self.vector[rows], tuple(f[rows] for f in self.feats))
 
 
@@ -39,15 +36,13 @@ class Branch(BaseModule):
     stands under a name of its own, ``method.branches.NAME``.
 
     Attributes:
-        uses_pool: Whether it trains on pool images too. Training then reads the
-            pool, and ``loss`` gets all images of a batch; otherwise it gets the
-            labelled ones, in the task's own updates.
-        provides: Names of the outputs that ``outputs`` returns.
+        uses_pool: Whether ``loss`` gets pool images too (training then reads the
+            pool), or the labelled ones only, in the task's own updates.
+        provides: Names of what ``outputs`` returns.
 
     Args:
         in_features: ``D`` of ``BranchInputs.vector``.
         feat_channels: ``C`` of every level of ``BranchInputs.feats``.
-        init_cfg: Initialisation config of MMEngine.
     """
 
     uses_pool = False
@@ -67,16 +62,10 @@ class Branch(BaseModule):
     def loss(
         self, inputs: BranchInputs, is_labelled: Tensor, samples: Sequence
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
+        """Scalars by name, of B images; ``is_labelled`` is (B,), bool.
 
-        Args:
-            inputs: Of B images.
-            is_labelled: (B,), bool.
-            samples: Their B data samples; those of pool images hold no labels.
-
-        Returns:
-            Scalars by name; those with ``loss`` in their name are summed into the
-            objective, the others are logged.
+        Those with ``loss`` in their name are summed into the objective, the others are
+        logged. The samples of pool images hold no labels.
         """
 
     def outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
@@ -85,25 +74,18 @@ class Branch(BaseModule):
 
 
 def add_losses(losses: dict, more: dict) -> None:
-    """Add losses of a branch to those of the task and of other branches, in place.
-
-    Raises:
-        InputError: If a name is taken: one loss would silently replace the other.
-    """
+    """Add losses of a branch to others in place; a name that is taken is InputError."""
     twice = sorted(losses.keys() & more.keys())
     if twice:
         raise InputError(
-            f'Two losses are called {twice[0]!r}: expected a name of its own for every '
-            "loss. Rename it in the branch's loss(), or leave one of two equal "
-            'branches out of method.branches.'
+            f'Two losses are called {twice[0]!r}: expected different names. Rename one '
+            "in the branch's loss(), or leave one of two equal method.branches out."
         )
     losses.update(more)
 
 
 class JointLearner:
     """Mixin of a head that owns the task branch, a bottleneck and branches.
-
-    Hooks, pool readers and the stage loop know learners by this class only.
 
     Attributes:
         turn: Whose update is computed: 'task' (of the labelled images, with branches
@@ -123,16 +105,12 @@ class JointLearner:
         in_features: int,
         feat_channels: Sequence[int],
     ) -> None:
-        """Build bottleneck and branches from their configs; sizes are filled in.
+        """Build both from their configs, without branches that are None.
 
-        Args:
-            bottleneck, branches: Configs; a branch that is None is left out.
-            features: Of the bottleneck, per level where it has several.
-            in_features, feat_channels: Of every branch, see ``Branch``.
+        Sizes are filled in: features of the bottleneck, the others of each ``Branch``.
         """
-        self.bottleneck = bottleneck and MODELS.build(
-            {**bottleneck, 'features': features}
-        )
+        cfg = bottleneck and {**bottleneck, 'features': features}
+        self.bottleneck = cfg and MODELS.build(cfg)
         self.branches = nn.ModuleDict()
         sizes = {'in_features': in_features, 'feat_channels': tuple(feat_channels)}
         for name, cfg in (branches or {}).items():
@@ -150,7 +128,7 @@ class JointLearner:
         return self.turn != 'sampler' or not self.uses_pool
 
     def branch_losses(self, inputs: BranchInputs, samples: Sequence) -> dict:
-        """Losses by name of the branches whose turn it is, of all images of a batch."""
+        """Losses of the branches whose turn it is, of all images of a batch."""
         losses, device = {}, inputs.vector.device
         rows, own = labelled_part(samples, device)
         is_labelled = torch.zeros(len(samples), dtype=torch.bool, device=device)
@@ -160,23 +138,18 @@ class JointLearner:
                 if self.turn != 'task':
                     add_losses(losses, branch.loss(inputs, is_labelled, samples))
             elif self.with_task and own:
-                found = branch.loss(inputs.rows(rows), is_labelled[rows], own)
-                add_losses(losses, found)
+                part = inputs.rows(rows)
+                add_losses(losses, branch.loss(part, is_labelled[rows], own))
         return losses
 
     def branch_outputs(self, inputs: BranchInputs) -> dict[str, Tensor]:
         """Outputs of all branches, by name."""
-        outputs = {}
-        for branch in self.branches.values():
-            outputs.update(branch.outputs(inputs))
-        return outputs
+        found = (branch.outputs(inputs) for branch in self.branches.values())
+        return {name: x for outputs in found for name, x in outputs.items()}
 
 
 def labelled_part(samples: Sequence, device: torch.device) -> tuple[Tensor, list]:
-    """Rows of the labelled images of a batch, and their samples.
-
-    A sample that does not say ``is_labelled`` is labelled.
-    """
+    """Rows of the images that do not say ``is_labelled=False``, and their samples."""
     rows = [i for i, s in enumerate(samples) if s.metainfo.get('is_labelled', True)]
     index = torch.tensor(rows, dtype=torch.long, device=device)
     return index, [samples[row] for row in rows]

@@ -12,7 +12,6 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
     """ClsDataPreprocessor for labelled and pool images in one batch.
 
     mmpretrain's looks at the first sample to see whether the batch has labels.
-    Images of one size are stacked first and moved to the device at once.
 
     Args:
         augmentation: Config of a batched transform of training images on the device,
@@ -31,24 +30,18 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.memory_format = (
-            torch.channels_last if channels_last else torch.contiguous_format
-        )
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = layout
         self.augmentation = augmentation and TRANSFORMS.build(augmentation)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Stack, augment (in training), normalise.
+        """Stack, augment (in training), normalise images (C, H, W) in [0, 255].
 
-        Args:
-            data: ``inputs``, images (C, H, W) in [0, 255]; ``data_samples``, with or
-                without ``gt_label``; with an augmentation ``seeds``, one integer per
-                image.
-            training: Whether this is a training batch.
+        An augmentation needs ``data['seeds']``, one integer per image.
 
         Raises:
-            ValueError: If ``batch_augments`` (Mixup and the like) meet an image
-                without a label, an augmentation images without seeds, or images
-                differ in size outside training.
+            ValueError: If ``batch_augments`` (Mixup) meet an image without a label, an
+                augmentation one without seed, or sizes differ outside training.
         """
         inputs = data['inputs']
         if not isinstance(inputs, Tensor) and len({x.shape for x in inputs}) == 1:
@@ -57,24 +50,22 @@ class JointClsDataPreprocessor(ClsDataPreprocessor):
         if training and self.augmentation is not None:
             if 'seeds' not in data or not one_size:
                 raise ValueError(
-                    'data_preprocessor.augmentation needs images of one size with a '
-                    'seed each: set decode_once=True of the data set, or augment in '
-                    'the pipeline and set data_preprocessor.augmentation=None.'
+                    'data_preprocessor.augmentation needs images of one size with seeds'
+                    ': set decode_once=True of the data set, or augmentation=None.'
                 )
             inputs = self.augmentation(self.cast_data(inputs), data['seeds'])
         if not training and not one_size:
             sizes = sorted({tuple(x.shape[-2:]) for x in inputs})
             raise ValueError(
-                f'Images of {sizes[0]} and {sizes[-1]} pixels in one batch would be '
-                'padded, and predictions depend on the batch: let the test pipeline '
-                'end in one size, e.g. with CenterCrop.'
+                f'Images of {sizes[0]} and {sizes[-1]} pixels in one batch: padding '
+                'would change predictions. End the test pipeline with CenterCrop.'
             )
         samples = data.get('data_samples')
         known = [s for s in samples or () if 'gt_label' in s]
         if training and self.batch_augments is not None and len(known) < len(samples):
             raise ValueError(
-                'model.train_cfg.augments mix the labels of all images of a batch, '
-                'and pool images have none: remove them, or the discriminator.'
+                'model.train_cfg.augments mix the labels of all images of a batch: '
+                'pool images have none. Remove them, or the discriminator.'
             )
         batch = {'inputs': inputs, 'data_samples': known or None}
         images = super().forward(batch, training)['inputs']

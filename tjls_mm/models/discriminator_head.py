@@ -16,11 +16,10 @@ class DiscriminatorHead(Branch):
 
     Args:
         in_features, feat_channels, init_cfg: See ``Branch``.
-        hidden_features: Widths of the hidden layers, each followed by a ReLU.
-            Empty for SSD, (512,) for the classifiers of the paper.
-        normalize: L2-normalise the features of an image, in training and in
-            scoring alike.
-        loss_weight: Weight of the loss in the objective.
+        hidden_features: Widths of hidden layers with ReLU: in the paper none for SSD,
+            (512,) for the classifiers.
+        normalize: L2-normalise the features of an image.
+        loss_weight: In the objective.
 
     Source: TJLS, Sec. 3 and 4.1.
     """
@@ -54,8 +53,7 @@ class DiscriminatorHead(Branch):
             if self.normalize:
                 x = F.normalize(x, dim=1)
             x = self.hidden(x)
-            # A row of a matrix-vector product may be summed in another order
-            # in another batch; a row-wise sum is not.
+            # A matrix-vector product may sum a row in another order in another batch.
             return (x * self.logit.weight[0]).sum(1) + self.logit.bias[0]
 
     def loss(
@@ -63,8 +61,7 @@ class DiscriminatorHead(Branch):
     ) -> dict[str, Tensor]:
         """Weighted binary cross-entropy of the batch, and its accuracy in [0, 1].
 
-        Images whose sample says ``is_held_out`` are left out: what the discriminator
-        knows of them is what it has learned, not what it remembers.
+        Samples that say ``is_held_out`` are left out: it must not remember them.
         """
         logits = self(inputs.vector)
         held_out = [s.metainfo.get('is_held_out', False) for s in samples]
@@ -75,8 +72,7 @@ class DiscriminatorHead(Branch):
             # A mean of nothing is NaN; the gradient of this is zero.
             zero = logits.sum()
             return {'loss_sampler': zero, 'sampler_acc': zero.detach()}
-        targets = is_labelled.to(logits)
-        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        loss = F.binary_cross_entropy_with_logits(logits, is_labelled.to(logits))
         accuracy = ((logits.detach() > 0) == is_labelled).float().mean()
         return {'loss_sampler': self.loss_weight * loss, 'sampler_acc': accuracy}
 

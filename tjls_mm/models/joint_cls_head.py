@@ -13,18 +13,15 @@ from tjls_mm.registry import MODELS
 class JointClsHead(JointLearner, LinearClsHead):
     """LinearClsHead whose features also serve what trains beside the task.
 
-    It stands in an ``ImageClassifier`` of mmpretrain after any backbone and global
-    pooling. Each data sample of a training batch says by its metainfo
-    ``is_labelled`` whether it may enter the task loss; one that does not say so may.
+    It stands in mmpretrain's ``ImageClassifier`` after global pooling. Images whose
+    metainfo says ``is_labelled=False`` do not enter the task loss.
 
     Args:
-        bottleneck: Config of a batch bottleneck on the pooled features, or None;
-            ``features`` are filled in.
+        bottleneck: Config of a batch bottleneck on the pooled features, or None.
         branches: Name to config of what trains beside the task, e.g.
             ``dict(discriminator=dict(type='tjls_mm.DiscriminatorHead',
             hidden_features=(512,)))``.
-        init_cfg: By default that of LinearClsHead for its own layer; bottleneck
-            and branches keep theirs.
+        init_cfg: By default LinearClsHead's, for its own layer only.
         **kwargs: Of mmpretrain's LinearClsHead.
 
     Source: TJLS, Sec. 3 and 4.1.
@@ -41,9 +38,8 @@ class JointClsHead(JointLearner, LinearClsHead):
         # LinearClsHead's own config would reach every linear layer below it.
         default = dict(type='Normal', std=0.01, override=dict(name='fc'))
         super().__init__(*args, init_cfg=init_cfg or default, **kwargs)
-        self.build_joint_parts(
-            bottleneck, branches, self.in_channels, self.in_channels, [self.in_channels]
-        )
+        width = self.in_channels
+        self.build_joint_parts(bottleneck, branches, width, width, [width])
 
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
         """Last stage after the bottleneck, what the class layer sees: (B, F)."""
@@ -57,9 +53,8 @@ class JointClsHead(JointLearner, LinearClsHead):
     def loss(self, feats: Sequence[Tensor], data_samples: list, **kwargs) -> dict:
         """Losses of the update at hand, see ``turn``; ``loss_cls`` is the task's."""
         features = self.pre_logits(feats)
-        losses = {}
-        if self.with_task:
-            losses.update(self._task_loss(features, data_samples, kwargs))
+        task = self.with_task
+        losses = self._task_loss(features, data_samples, kwargs) if task else {}
         if self.branches:
             inputs = self.branch_inputs(feats, features)
             add_losses(losses, self.branch_losses(inputs, data_samples))

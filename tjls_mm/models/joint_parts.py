@@ -4,12 +4,10 @@ import copy
 from collections.abc import Mapping
 
 from tjls_mm.errors import InputError
+from tjls_mm.registry import type_name
 
-JOINT_HEADS = {
-    'SSDHead': 'tjls_mm.JointSSDHead',
-    'LinearClsHead': 'tjls_mm.JointClsHead',
-}
-"""Heads of mmdet and mmpretrain to their jointly trained counterparts."""
+# Heads of mmdet and mmpretrain to their jointly trained counterparts.
+JOINT_HEADS = dict(SSDHead='tjls_mm.JointSSDHead', LinearClsHead='tjls_mm.JointClsHead')
 
 
 def head_key(model: Mapping) -> str:
@@ -20,18 +18,10 @@ def head_key(model: Mapping) -> str:
 def add_joint_parts(
     model: dict, bottleneck: dict | None, branches: Mapping[str, dict | None]
 ) -> dict:
-    """Config of a joint learner, from that of a plain one.
+    """Config of a joint learner: a new one, from that of a detector or classifier.
 
-    Args:
-        model: Config of a detector or classifier; not changed.
-        bottleneck: Config of a batch bottleneck, or None.
-        branches: Name to config of a ``Branch``; None leaves one out.
-
-    Returns:
-        A new config; an equal one where there is nothing to add.
-
-    Raises:
-        InputError: If the head has no jointly trained counterpart.
+    A branch that is None is left out. A head that cannot be trained jointly is an
+    InputError where there is something to add.
     """
     model = copy.deepcopy(model)
     branches = {name: cfg for name, cfg in branches.items() if cfg is not None}
@@ -39,12 +29,12 @@ def add_joint_parts(
         return model
     key = head_key(model)
     head = model.get(key) or {}
-    kind = str(head.get('type', '')).split('.')[-1]
+    kind = type_name(head)
     if kind not in JOINT_HEADS:
         raise InputError(
             f'model.{key}.type={head.get("type")!r} cannot be trained jointly: '
-            f'expected one of {", ".join(JOINT_HEADS)}. Use such a head, or a method '
-            'without bottleneck and branches, such as _base_/methods/random.py.'
+            f'expected one of {", ".join(JOINT_HEADS)}, or a method without '
+            'bottleneck and branches, such as _base_/methods/random.py.'
         )
     parts = copy.deepcopy({'bottleneck': bottleneck, 'branches': branches})
     head.update(type=JOINT_HEADS[kind], **parts)

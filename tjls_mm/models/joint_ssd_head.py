@@ -18,18 +18,15 @@ from tjls_mm.registry import MODELS
 class JointSSDHead(JointLearner, SSDHead):
     """SSDHead whose confidences also serve what trains beside the task.
 
-    Each data sample of a training batch says by its metainfo ``is_labelled``
-    whether it may enter the task loss; one that does not say so may.
+    Images whose metainfo says ``is_labelled=False`` do not enter the task loss.
 
     Args:
         anchor_generator: Config of an SSDAnchorGenerator.
         bottleneck: Config of a batch bottleneck on the confidence maps, e.g.
-            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS);
-            ``features`` are filled in.
+            ``dict(type='tjls_mm.BatchTransformer')`` (TJLS), or None (JLS).
         branches: Name to config of what trains beside the task, e.g.
             ``dict(discriminator=dict(type='tjls_mm.DiscriminatorHead'))``.
-        featmap_sizes: (height, width) of the map of each level. By default
-            ⌈input size / stride⌉ of the anchor generator.
+        featmap_sizes: (height, width) per level, by default ⌈input size / stride⌉.
         **kwargs: Of mmdet's SSDHead.
 
     Source: TJLS, Sec. 3 and 4.2.
@@ -51,18 +48,14 @@ class JointSSDHead(JointLearner, SSDHead):
             for strides in self.prior_generator.strides  # (across, down)
         ]
         self.featmap_sizes = [tuple(size) for size in sizes]
-        n_confidences = sum(
-            c * h * w for c, (h, w) in zip(channels, self.featmap_sizes, strict=True)
-        )
-        self.build_joint_parts(
-            bottleneck, branches, channels, n_confidences, self.in_channels
-        )
+        maps = zip(channels, self.featmap_sizes, strict=True)
+        width = sum(c * h * w for c, (h, w) in maps)
+        self.build_joint_parts(bottleneck, branches, channels, width, self.in_channels)
 
     def confidences(self, x: Sequence[Tensor]) -> list[Tensor]:
         """Class logits after the bottleneck from features (B, C, H, W), of each level.
 
-        They are (B, A * (K + 1), H, W): ``A`` priors per location, ``K`` classes and
-        the background.
+        (B, A * (K + 1), H, W): ``A`` priors, ``K`` classes and the background.
         """
         maps = [conv(f) for f, conv in zip(x, self.cls_convs, strict=True)]
         return maps if self.bottleneck is None else self.bottleneck(maps)
@@ -75,18 +68,16 @@ class JointSSDHead(JointLearner, SSDHead):
     def branch_inputs(
         self, x: Sequence[Tensor], conf: Sequence[Tensor]
     ) -> BranchInputs:
-        """What branches see: all ``confidences`` of an image, and the features.
+        """All ``confidences`` of an image, and the features.
 
-        Raises:
-            ValueError: If the maps are not of the sizes the branches were built for.
+        Maps of other sizes than the branches were built for are a ValueError.
         """
         sizes = [tuple(c.shape[-2:]) for c in conf]
         if sizes != self.featmap_sizes:
             raise ValueError(
-                f'The confidence maps are of size {sizes}, the branches were built '
-                f'for {self.featmap_sizes}: resize every image to the anchor '
-                "generator's input_size, with keep_ratio=False, or set "
-                'bbox_head.featmap_sizes.'
+                f'The confidence maps are of size {sizes}, expected '
+                f'{self.featmap_sizes}: resize every image to input_size with '
+                'keep_ratio=False, or set bbox_head.featmap_sizes.'
             )
         return BranchInputs(torch.cat([c.flatten(1) for c in conf], 1), tuple(x))
 
@@ -95,7 +86,7 @@ class JointSSDHead(JointLearner, SSDHead):
         losses = {}
         if self.with_task:
             conf, deltas = self(x)
-            losses.update(self._task_loss(conf, deltas, batch_data_samples))
+            losses = self._task_loss(conf, deltas, batch_data_samples)
         else:
             conf = self.confidences(x)
         if self.branches:
@@ -113,10 +104,9 @@ class JointSSDHead(JointLearner, SSDHead):
         return self.loss_by_feat(conf, deltas, gt, metas, ignored)
 
     def get_targets(self, *args, **kwargs) -> tuple:
-        """Targets of mmdet's AnchorHead, normalised over all processes.
+        """Targets of mmdet's AnchorHead, with the positive priors of all processes.
 
-        The task loss is divided by the number of positive priors: several processes
-        that share a batch compute the loss of one.
+        The task loss is divided by their number: processes share one batch.
         """
         targets = super().get_targets(*args, **kwargs)
         if get_world_size() == 1:

@@ -8,8 +8,6 @@ from tjls_mm.registry import MODELS
 
 
 class _WideBlock(BaseModule):
-    """Batch norm, ReLU and convolution twice, dropout between them."""
-
     def __init__(self, width: int, out: int, stride: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(width)
@@ -35,8 +33,6 @@ class WideResNet(BaseModule):
         depth: Layers, 6 n + 4; another number is a ValueError.
         widen_factor: Multiple of the widths 16, 32 and 64 of its three stages.
         dropout: Between the convolutions of a block, in [0, 1).
-        in_channels: Of the images.
-        init_cfg: Initialisation config of MMEngine.
 
     Source: Zagoruyko and Komodakis, Wide Residual Networks, 2016.
     """
