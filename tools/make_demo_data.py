@@ -2,9 +2,8 @@
 """Draw the demo data set: small photo-like scenes in Pascal VOC format.
 
 What one labels matters: the most frequent class has about ten times the objects of the
-rarest; 60 % of the pool are frames of short clips of frequent classes, nearly the same
-scene; most objects of rare classes are in single images. The test images are scenes of
-their own, with about as many objects of every class. Classes differ by shape and
+rarest; 60 % of the pool are near-duplicate frames of short clips of frequent classes.
+The test images have about as many objects of every class. Classes differ by shape and
 texture. The same parameters give the same bytes on the same packages.
 
     python tools/make_demo_data.py --out data/demo --seed 0 --pool 400 --test 100
@@ -24,38 +23,29 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-# Most frequent in the pool first.
-CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
+CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')  # by frequency in the pool
 FOLDER, STAMP = 'VOCdemo', 'demo.json'
-# Raise it when a change to this file changes the pixels or the boxes.
-VERSION = 1
+VERSION = 1  # Raise it when a change to this file changes the pixels or the boxes.
 
 SIZES = ((160, 120), (160, 128), (160, 144), (160, 160), (144, 160), (176, 160))
 # Share of the objects, in the order of CLASSES.
 CLIP_SHARES = (0.55, 0.27, 0.14, 0.04, 0.0)
 SINGLE_SHARES = (0.36, 0.25, 0.17, 0.12, 0.10)
 TEST_SHARES = (0.22, 0.21, 0.2, 0.19, 0.18)
-# Free room around the first frame of a clip for the camera to move, in pixels.
-MARGIN = 16
-
+MARGIN = 16  # pixels around the first frame of a clip for the camera to move
 Rng = np.random.Generator
-Frame = tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of a class or clutter; pixels, pixels per frame, radians.
-
-    ``radius`` is of the circle around it, ``stretch`` its width over its height, and
-    ``seed`` fixes colours and texture.
-    """
+    """An object of a class or clutter; pixels, pixels per frame, radians."""
 
     kind: str
-    seed: int
+    seed: int  # of colours and texture
     x: float
     y: float
     radius: float
-    stretch: float = 1.0
+    stretch: float = 1.0  # width over height
     angle: float = 0.0
     vx: float = 0.0
     vy: float = 0.0
@@ -68,8 +58,8 @@ class Scene:
     size: tuple[int, int]
     background: np.ndarray  # (H + 2 * MARGIN, W + 2 * MARGIN, 3) float32 in [0, 1]
     things: tuple[Thing, ...]  # the last one is in front
-    camera: tuple[float, float]
-    light: tuple[float, float, float]
+    camera: Sequence[float]
+    light: Sequence[float]
     exposure: np.ndarray
     gamma: float
     blur: float
@@ -111,7 +101,6 @@ def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
         wave = np.where((along % period < 1.5) | (across % (2 * period) < 1.5), -1.5, 0)
     ground = ground * (1 + strength * wave[..., None].astype(np.float32))
     ground = np.ascontiguousarray(np.clip(ground, 0, 1), dtype=np.float32)
-
     for _ in range(rng.integers(2, 9)):
         start = rng.uniform(0, 1, 2) * (width, height)
         ends = [tuple(int(v) for v in p) for p in (start, start + rng.normal(0, 35, 2))]
@@ -121,10 +110,7 @@ def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def shape_and_texture(kind: str, rng: Rng, u: np.ndarray, v: np.ndarray) -> tuple:
-    """Of a shape in the unit circle, (S, S): the inside, and where it has colour two.
-
-    ``u`` (S, S) is to the right in its own frame, ``v`` downwards.
-    """
+    """Which of the points u, v, (S, S), are in a shape, and where it has colour two."""
     radius, theta = np.hypot(u, v), np.arctan2(v, u)
     if kind == 'ball':
         inside = radius <= 1
@@ -162,10 +148,7 @@ def shape_and_texture(kind: str, rng: Rng, u: np.ndarray, v: np.ndarray) -> tupl
 
 
 def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Colours (S, S, 3) and coverage (S, S) of a patch, float32 in [0, 1], its corner.
-
-    The corner is the upper left one, x, y; it may lie outside the image.
-    """
+    """Colours (S, S, 3) and coverage (S, S) in [0, 1] of a patch, its first x, y."""
     rng = np.random.default_rng(thing.seed)
     half = int(np.ceil(thing.radius * max(thing.stretch, 1 / thing.stretch))) + 2
     left, top, side = round(thing.x) - half, round(thing.y) - half, 2 * half
@@ -186,7 +169,6 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     grain = value_noise(rng, 2 * side, 2 * side, 4)
     lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
     colours = colours * lit[..., None].astype(np.float32)
-
     parts = colours, inside.astype(np.float32)
     small = (cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in parts)
     return *small, (left, top)
@@ -194,35 +176,33 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
 
 def overlap(corner: tuple[int, int], side: int, size: tuple[int, int]) -> tuple:
     """Where the image and a square patch meet, as (rows, columns) of each."""
-    (left, top), (width, height) = corner, size
-    x1, x2 = np.clip([left, left + side], 0, width)
-    y1, y2 = np.clip([top, top + side], 0, height)
+    (left, top), ends = corner, np.add(corner, side)
+    (x1, y1), (x2, y2) = np.clip([corner, ends], 0, size)
     there = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
     return (slice(y1, y2), slice(x1, x2)), there
 
 
-def draw_frame(scene: Scene, frame: int, rng: Rng) -> Frame | None:
+def draw_frame(scene: Scene, frame: int, rng: Rng) -> tuple[np.ndarray, list] | None:
     """The image (H, W, 3), uint8 BGR, and (class, box) of every object.
 
     Boxes are xyxy, first and last seen pixels, from 0. None where one is hidden.
     """
     width, height = scene.size
-    pan = np.array(scene.camera) * frame + (rng.normal(0, 0.5, 2) if frame else 0)
+    pan = np.multiply(scene.camera, frame) + (rng.normal(0, 0.5, 2) if frame else 0)
     shift = np.clip(np.round(pan), -MARGIN, MARGIN).astype(int)
     left, top = MARGIN + shift
     image = scene.background[top : top + height, left : left + width].copy()
 
     seen = []  # (class, area of the whole shape, what is seen of it (H, W))
     for thing in scene.things:
-        x, y = thing.x + thing.vx * frame, thing.y + thing.vy * frame
+        x = thing.x + thing.vx * frame - shift[0]
+        y = thing.y + thing.vy * frame - shift[1]
         angle = thing.angle + rng.normal(0, 0.03) * bool(frame)
-        moved = replace(thing, x=x - shift[0], y=y - shift[1], angle=angle)
-        patch, cover, corner = render(moved)
+        patch, cover, corner = render(replace(thing, x=x, y=y, angle=angle))
         here, there = overlap(corner, len(cover), scene.size)
         # A soft shadow ties the shape to the ground; it is no part of the box.
         shade = cv2.GaussianBlur(cover, (0, 0), 2.5)
-        below = corner[0] + 2, corner[1] + 3
-        ground, shaded = overlap(below, len(cover), scene.size)
+        ground, shaded = overlap(np.add(corner, (2, 3)), len(cover), scene.size)
         image[ground] *= 1 - 0.4 * shade[shaded][..., None]
         image[here] += (patch[there] - image[here]) * cover[there][..., None]
         for _, _, mask in seen:
@@ -260,7 +240,7 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
         for _ in range(40):
             radius = rng.uniform(*limits)
             x, y = rng.uniform(0.7 * radius, np.array(size) - 0.7 * radius)
-            gaps = [np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects]
+            gaps = (np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects)
             if all(gap > 0.85 for gap in gaps):
                 break
         else:
@@ -276,10 +256,8 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
         stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(-np.pi, np.pi)
         return Thing(kind, seed, x, y, radius, stretch, angle)
 
-    behind = [
-        clutter(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 24))
-        for _ in range(rng.integers(2, 7))
-    ]
+    spots = range(rng.integers(2, 7))
+    behind = [clutter(*rng.uniform(0, size), rng.uniform(6, 24)) for _ in spots]
     in_front = []
     for thing in objects:
         if rng.random() < 0.2:
@@ -288,27 +266,20 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
             in_front.append(clutter(x, y, reach * rng.uniform(0.4, 0.7)))
 
     background = draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN)
-    things = (*behind, *objects, *in_front)
-    camera = tuple(moving * rng.normal(0, 1.0, 2))
+    things, camera = (*behind, *objects, *in_front), moving * rng.normal(0, 1.0, 2)
     light = (rng.uniform(0.65, 1.2), *rng.uniform(-0.5, 0.5, 2))
-    exposure = rng.uniform(0.88, 1.12, 3).astype(np.float32)
-    gamma, blur = rng.uniform(0.75, 1.3), max(0.0, rng.uniform(-0.6, 1.1))
-    tone = (exposure, gamma, blur, rng.uniform(1, 9))
-    return Scene(size, background, things, camera, light, *tone)
+    exposure, gamma = np.float32(rng.uniform(0.88, 1.12, 3)), rng.uniform(0.75, 1.3)
+    blur, noise = max(0.0, rng.uniform(-0.6, 1.1)), rng.uniform(1, 9)
+    return Scene(size, background, things, camera, light, exposure, gamma, blur, noise)
 
 
 def plan_clips(rng: Rng, frames: Sequence[int], shares: Sequence[float]) -> list:
-    """(number of frames, classes of the objects) for every clip.
-
-    Classes are in random order, as near to ``shares`` as possible, and each of a
-    non-zero share occurs if there is room for it.
-    """
+    """(frames, classes of objects) of every clip; no class with a share is left out."""
     n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
-    total = int(n_objects.sum())
-    exact = np.array(shares) / sum(shares) * total
+    exact = np.array(shares) / sum(shares) * n_objects.sum()
     counts = np.floor(exact).astype(int)
     order = np.argsort(counts - exact, kind='stable')
-    counts[order[: total - counts.sum()]] += 1
+    counts[order[: n_objects.sum() - counts.sum()]] += 1
     for index in np.flatnonzero((counts == 0) & (exact > 0)):
         if counts.max() > 1:
             counts[counts.argmax()] -= 1
@@ -329,22 +300,15 @@ def clip_lengths(rng: Rng, n_pool: int) -> list[int]:
 
 def annotation_xml(name: str, size: tuple[int, int], objects: list) -> str:
     """A VOC annotation; its coordinates count from 1 and include both ends."""
-    root = ElementTree.Element('annotation')
-
-    def add(parent: ElementTree.Element, **content) -> None:
-        for key, value in content.items():
-            child = ElementTree.SubElement(parent, key)
-            if isinstance(value, dict):
-                add(child, **value)
-            else:
-                child.text = str(value)
-
-    sides = dict(width=size[0], height=size[1], depth=3)
-    add(root, folder=FOLDER, filename=f'{name}.jpg', size=sides, segmented=0)
-    flags = dict(pose='Unspecified', truncated=0, difficult=0)
-    for class_name, (x1, y1, x2, y2) in objects:
-        box = dict(xmin=x1 + 1, ymin=y1 + 1, xmax=x2 + 1, ymax=y2 + 1)
-        add(root, object=dict(name=class_name, **flags, bndbox=box))
+    flags = '<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>'
+    sides = '<width>{}</width><height>{}</height><depth>3</depth>'.format(*size)
+    corners = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'
+    text = f'<folder>{FOLDER}</folder><filename>{name}.jpg</filename>'
+    text += f'<size>{sides}</size><segmented>0</segmented>'
+    for kind, box in objects:
+        bounds = corners.format(*np.add(box, 1))
+        text += f'<object><name>{kind}</name>{flags}<bndbox>{bounds}</bndbox></object>'
+    root = ElementTree.fromstring(f'<annotation>{text}</annotation>')
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding='unicode') + '\n'
 
@@ -380,8 +344,7 @@ def write_set(folder: Path, parameters: dict) -> None:
     # The place in the pool says nothing about the clip.
     shuffled = iter([*rng.permutation(splits['trainval']), *splits['test']])
 
-    counts = {split: dict.fromkeys(CLASSES, 0) for split in splits}
-    clips = []
+    counts, clips = {split: dict.fromkeys(CLASSES, 0) for split in splits}, []
     for index, (n_frames, classes) in enumerate(plans):
         rng, drawn = np.random.default_rng([seed, 1, index]), [None]
         while None in drawn:  # until a scene shows every object in every frame
