@@ -1,8 +1,7 @@
 """Put trials side by side: means over seeds, differences to random, one picture.
 
 Trials of one name (work dirs NAME_seed0, NAME_seed1) must be seeds of one config, and
-all trials must share images, test images and, seed by seed, what is labelled at first:
-what does not belong together is refused.
+all must share images, test images and, seed by seed, what is labelled at first.
 """
 
 import argparse
@@ -11,26 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tjls_mm.errors import InputError
-from tjls_mm.report.comparison import (
-    draw_means,
-    mean_rows,
-    print_comparison,
-    read_trials,
-)
+from tjls_mm.report import comparison
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare trials; 1 where the user has to mend something."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument('work_dirs', nargs='+', help='work dirs of trials')
     parser.add_argument('--out', default='work_dirs/compare.png', help='picture')
     args = parser.parse_args(argv)
     try:
-        trials = read_trials(args.work_dirs)
-        print_comparison(trials)
-        draw_means(Path(args.out), mean_rows(trials))
+        trials = comparison.read_trials(args.work_dirs)
+        comparison.print_comparison(trials)
+        comparison.draw_means(Path(args.out), comparison.mean_rows(trials))
     except InputError as error:
         print(f'ERROR: {error}', file=sys.stderr)
         return 1

@@ -1,10 +1,9 @@
 """Run the trials of a sweep, variants x seeds, one after the other, into one table.
 
 A sweep file is a text config (see configs/sweeps) of ``trials``, names to ``config``
-(a path relative to the sweep file) and ``options`` (overrides by dotted key), and
-perhaps ``seeds`` and ``title``. Each trial is a run of al_train.py in a process, work
-dir and log of its own. The same command again continues where it stopped, also after
-Ctrl-C; complete trials are left alone.
+(a path relative to the sweep file) and ``options`` (overrides by dotted key), perhaps
+``seeds`` and ``title``. Each trial is a run of al_train.py with a work dir and a log.
+The same command continues where it stopped and leaves complete trials alone.
 """
 
 import argparse
@@ -26,13 +25,7 @@ from tjls_mm.active.manifest import flatten_config, hash_config
 from tjls_mm.active.settings import read_settings
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.files import write_text
-from tjls_mm.report.comparison import (
-    TrialSummary,
-    comparison_problems,
-    print_comparison,
-    read_summary,
-    write_comparison,
-)
+from tjls_mm.report import comparison
 
 AL_TRAIN = Path(__file__).with_name('al_train.py')
 # A leading dot would hide the files, a leading dash reads as an option.
@@ -48,15 +41,10 @@ class SweepTrial:
     seed: int
     folder: Path
 
-    @property
-    def log(self) -> Path:
-        """What its runs printed."""
-        return self.folder.with_name(f'{self.folder.name}.log')
-
-    def summary(self) -> TrialSummary | None:
+    def summary(self) -> comparison.TrialSummary | None:
         """Its results so far; None where there are none, or of another config."""
         try:
-            found = read_summary(self.folder)
+            found = comparison.read_summary(self.folder)
         except InputError:  # running the trial writes it anew
             return None
         expected = hash_config(flatten_config(self.cfg)), self.seed
@@ -69,20 +57,21 @@ class SweepTrial:
 
     def run(self) -> str | None:
         """Run what is left of it; what went wrong, if anything."""
+        log_file = self.folder.with_name(f'{self.folder.name}.log')
         config = self.folder.with_name(f'{self.variant}.py')
         write_text(config, config_text(self.cfg))
         command = [sys.executable, str(AL_TRAIN), str(config)]
         command += ['--work-dir', str(self.folder), '--seed', str(self.seed)]
-        with open(self.log, 'a', encoding='utf-8') as log:
+        with open(log_file, 'a', encoding='utf-8') as log:
             print(f'--- {time.ctime()} {" ".join(command)}', file=log, flush=True)
             code = subprocess.run(command, stdout=log, stderr=log).returncode
         left = self.n_left()
         if not code and not left:
             return None
-        lines = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
+        lines = log_file.read_text(encoding='utf-8', errors='replace').splitlines()
         errors = [i for i, line in enumerate(lines) if line.startswith('ERROR')]
         last = '\n'.join(lines[errors[-1] if errors else -1 :])
-        return f'exit code {code}, {left} stages left, {self.log}\n{last}'
+        return f'exit code {code}, {left} stages left, {log_file}\n{last}'
 
 
 def read_sweep(
@@ -90,8 +79,7 @@ def read_sweep(
 ) -> tuple[str, list[SweepTrial]]:
     """Title and trials of a sweep file, seed by seed, so that all compare early.
 
-    ``options`` are overrides for all trials, on top of their own. Raises InputError
-    that names every trial with which something is wrong.
+    ``options`` go on top of the trials' own. The InputError names all that is wrong.
     """
     content = read_config(str(path)).to_dict()
     trials, configs = content.get('trials'), {}
@@ -119,9 +107,8 @@ def read_sweep(
 def read_variant(folder: Path, name, trial, on_top: Mapping) -> Config:
     """Config of a trial of a sweep file, with its options and others on top.
 
-    An option has to name a key of the config, or a new argument directly below a
-    dict with ``type``, whose class refuses what it does not know, or below
-    ``active_learning`` or ``method``: others could be ignored in silence.
+    An option names a key of the config, or a new one where an unknown one is refused:
+    below a dict with ``type``, ``active_learning`` or ``method``.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError('a name is letters, digits, "_", and inside "-" and "."')
@@ -180,13 +167,13 @@ def config_text(cfg: Config) -> str:
 def write_table(title: str, trials: Sequence[SweepTrial], show: bool = False) -> None:
     """Write and print what is there; InputError if it is no table of one kind."""
     found = [summary for trial in trials if (summary := trial.summary())]
-    raise_first(comparison_problems(found))
+    raise_first(comparison.comparison_problems(found))
     names = list(dict.fromkeys(trial.variant for trial in trials))
     n_seeds, folder = len({trial.seed for trial in trials}), trials[0].folder.parent
     if found:
-        write_comparison(folder, title, found, names, n_seeds)
+        comparison.write_comparison(folder, title, found, names, n_seeds)
     if found and show:
-        print_comparison(found, names, n_seeds)
+        comparison.print_comparison(found, names, n_seeds)
         print(f'{folder}: table.md, table.csv, curves.png')
 
 
@@ -222,9 +209,8 @@ def run_sweep(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sweep; 1 where the user has to mend something."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add('sweep', type=Path, help='sweep file, see configs/sweeps')
     add('--work-dir', type=Path, help='default: work_dirs/<name of the sweep file>')

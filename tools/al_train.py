@@ -11,27 +11,17 @@ from tjls_mm import compat  # noqa: F401  before anything of OpenMMLab
 def parse_args() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the trial')
-    parser.add_argument('--work-dir', help='default: work_dirs/<name of the config>')
-    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
-    parser.add_argument(
-        '--redo-from',
-        type=int,
-        metavar='STAGE',
-        help='give up this stage and those after it, then go on',
-    )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings, e.g. active_learning.budget=50',
-    )
+    add = parser.add_argument
+    add('config', help='config file of the trial')
+    add('--work-dir', help='default: work_dirs/<name of the config>')
+    add('--seed', type=int, help='overrides randomness.seed')
+    redo = 'give up this stage and those after it, then go on'
+    add('--redo-from', type=int, metavar='STAGE', help=redo)
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    override = 'override settings, e.g. active_learning.budget=50'
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=override)
     # torch.distributed.launch passes it in place of the environment variable.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
@@ -68,11 +58,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         again = '' if args.redo_from is None else ' without --redo-from'
-        print(
-            f'Stopped. The same command{again} continues where it was, with the same '
-            'results.',
-            file=sys.stderr,
-        )
+        stopped = f'Stopped. The same command{again} continues where it was, with the'
+        print(stopped, 'same results.', file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,6 @@
 """Measure what joint learning and pool scoring cost, as ratios in one run.
 
-Every ratio is one of two sides timed in turn in one process, so that a slow machine or
-a busy neighbour slows both. Nothing is loaded from disk but the config.
+Both sides of a ratio are timed in turn in one process: what slows one slows both.
 
     python tools/benchmark.py train    # an update against plain mmdet or mmpretrain
     python tools/benchmark.py score    # scoring against a plain forward pass
@@ -10,9 +9,9 @@ a busy neighbour slows both. Nothing is loaded from disk but the config.
     python tools/benchmark.py data     # decoded data against mmpretrain's pipeline
     python tools/benchmark.py outputs  # seconds and memory of the store of outputs
 
---size names the learner, e.g. ssd300 or resnet18. ``outputs`` stores made-up numbers,
-one per image (try --images 1000000) or, with --boxes 100, so many boxes per image.
-``data`` times calls of --updates updates; --workers are those of mmpretrain's loader.
+``outputs`` stores made-up numbers, one per image (try --images 1000000) or, with
+--boxes 100, so many boxes. ``data`` times --updates updates at a time; --workers are of
+mmpretrain's loader.
 """
 
 import argparse
@@ -30,10 +29,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from scipy.special import entr
 
-from tjls_mm import compat  # noqa: F401
 from tjls_mm.files import read_json, write_text
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.models import add_joint_parts, fill_context_banks
@@ -47,13 +44,8 @@ from tjls_mm.stage_folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-METHODS = {
-    'plain': None,
-    'jls': None,
-    'images': dict(type='tjls_mm.BatchTransformer'),
-    'channels': dict(type='tjls_mm.BatchTransformer', tokens='channels'),
-    'gcn': dict(type='tjls_mm.BatchGCN'),
-}
+TRANSFORMER, GCN = ({'type': f'tjls_mm.Batch{kind}'} for kind in ('Transformer', 'GCN'))
+METHODS = dict(plain=None, jls=None, images=TRANSFORMER, channels=TRANSFORMER, gcn=GCN)
 """Names to bottlenecks; all but the plain learner have a discriminator."""
 DETECTORS = {'ssd300': 'ssd300_voc', 'small': 'ssd_r18_160'}
 CLASSIFIERS = {name: f'{name}_cifar' for name in ('vgg16', 'resnet18', 'wrn28')}
@@ -61,9 +53,9 @@ CLASSIFIERS['small-resnet18'] = 'resnet18_small'
 NORMALISE = dict(mean=[125.0] * 3, std=[51.0] * 3)
 
 
-def build(method: str, batch_size: int, size: str) -> torch.nn.Module:
+def build(method: str, args) -> torch.nn.Module:
     """The learner of mmdet or mmpretrain, or ours with a bottleneck, random weights."""
-    name = {**DETECTORS, **CLASSIFIERS}[size]
+    size, name = args.size, {**DETECTORS, **CLASSIFIERS}[args.size]
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / f'{name}.py').model
     if size == 'ssd300':
         cfg.backbone.init_cfg = None
@@ -73,9 +65,11 @@ def build(method: str, batch_size: int, size: str) -> torch.nn.Module:
     if method != 'plain':
         hidden = (512,) if size in CLASSIFIERS else ()
         head = dict(type='tjls_mm.DiscriminatorHead', hidden_features=hidden)
-        bottleneck = METHODS[method] and dict(METHODS[method])
+        bottleneck = METHODS[method]
         if method == 'channels':
-            bottleneck['batch_size'] = batch_size
+            bottleneck = bottleneck | dict(
+                tokens='channels', batch_size=args.batch_size
+            )
         cfg = add_joint_parts(cfg, bottleneck, dict(discriminator=head))
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -85,34 +79,29 @@ def build(method: str, batch_size: int, size: str) -> torch.nn.Module:
 
 def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
     """Random images; all of them have labels, or the first half has if joint."""
-    from mmdet.structures import DetDataSample
+    from mmdet.testing import demo_mm_inputs
     from mmpretrain.structures import DataSample
 
-    side = {'ssd300': 300, 'small': 160}.get(size, 32)
-    shape = dict(img_shape=(side, side), ori_shape=(side, side))
-    sample_type = DetDataSample if size in DETECTORS else DataSample
-    rng = torch.Generator().manual_seed(0)
-    samples = []
-    for i in range(batch_size):
-        is_labelled = not joint or i < batch_size // 2
-        facts = dict(image_id=f'{i}', is_labelled=is_labelled, is_held_out=False)
-        sample = sample_type(metainfo=facts | shape)
-        if size in DETECTORS:
-            corner = torch.rand(2 if is_labelled else 0, 2, generator=rng) * side / 2
-            boxes = torch.cat([corner, corner + side / 3], 1)
-            labels = torch.zeros(len(corner), dtype=torch.long)
-            sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-            sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
-        elif is_labelled:
-            sample.set_gt_label(i % 10)
-        samples.append(sample)
-    images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8)
-    return dict(inputs=list(images), data_samples=samples)
+    shape = [{'ssd300': 300, 'small': 160}.get(size, 32)] * 2
+    labelled = [not joint or i < batch_size // 2 for i in range(batch_size)]
+    if size in DETECTORS:
+        boxes = [2 * is_labelled for is_labelled in labelled]
+        batch = demo_mm_inputs(batch_size, [(3, *shape)] * batch_size, boxes, 2)
+    else:
+        images = torch.randint(0, 256, (batch_size, 3, *shape), dtype=torch.uint8)
+        samples = [DataSample() for _ in labelled]
+        for i in range(sum(labelled)):
+            samples[i].set_gt_label(i % 10)
+        batch = dict(inputs=list(images), data_samples=samples)
+    for i, sample in enumerate(batch['data_samples']):
+        facts = dict(image_id=f'{i}', is_labelled=labelled[i], is_held_out=False)
+        sample.set_metainfo(dict(**facts, img_shape=shape, ori_shape=shape))
+    return batch
 
 
 def learner(method: str, args) -> tuple:
     """A model in training mode and its optimizer."""
-    model = build(method, args.batch_size, args.size).train()
+    model = build(method, args).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
     wrapper = (AmpOptimWrapper if args.amp else OptimWrapper)(optimizer=optimizer)
     wrapper.initialize_count_status(model, 0, 10**9)
@@ -120,62 +109,57 @@ def learner(method: str, args) -> tuple:
 
 
 def joint_update(method: str, args) -> partial:
-    """A call that does one update of a method."""
     model, wrapper = learner(method, args)
     batch = make_batch(args.size, args.batch_size, joint=method != 'plain')
     return partial(model.train_step, batch, wrapper)
 
 
-def time_in_turn(title: str, sides: dict, args, images: int) -> None:
-    """Time sides in turn after one warm-up round; print medians and ratios.
+def timed(call, *arguments) -> tuple:
+    """Seconds that a call takes, and its result."""
+    started = time.perf_counter()
+    result = call(*arguments)
+    if DEVICE == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
 
-    A ratio is the median of the rounds' ratios to the first side: what slows the
-    machine for a while slows both sides of a round.
-    """
-    synchronise = torch.cuda.synchronize if DEVICE == 'cuda' else lambda: None
-    seconds = {name: [] for name in sides}
-    for _ in range(args.rounds + 1):
-        for name, call in sides.items():
-            started = time.perf_counter()
-            call()
-            synchronise()
-            seconds[name].append(time.perf_counter() - started)
-    (first, reference), *_ = seconds.items()
-    rows = []
-    for name, values in seconds.items():
-        # The first round warms up.
-        median, ratios = np.median(values[1:]), np.divide(values, reference)[1:]
+
+def time_in_turn(title: str, sides: dict, args, images: int) -> None:
+    """Time sides in turn; print medians, and medians of the rounds' ratios."""
+    rounds = range(args.rounds + 1)  # the first one warms up
+    seconds = [[timed(call)[0] for call in sides.values()] for _ in rounds][1:]
+    medians = np.median(seconds, 0)
+    ratios = np.median([np.divide(row, row[0]) for row in seconds], 0)
+    ratio, rows = f'ratio to {next(iter(sides))}', []
+    for name, median, by in zip(sides, medians, ratios, strict=True):
         row = {'': name, 'seconds': median, 'images/s': f'{images / median:.1f}'}
-        rows.append({**row, f'ratio to {first}': np.median(ratios)})
+        rows.append({**row, ratio: by})
     print_table(f'{title}, {args.size}, batch {args.batch_size}, {DEVICE}', rows)
 
 
 def bench_train(args) -> None:
-    """One update of each method on as many images."""
     sides = {method: joint_update(method, args) for method in args.methods}
     time_in_turn('Update', sides, args, args.batch_size)
 
 
 @torch.no_grad()
 def bench_score(args) -> None:
-    """Scoring against the plain learner's forward pass, both branches of SSD's head."""
     masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
+    batch = make_batch(args.size, args.batch_size)
 
-    def score(method, model, reader, batch):
+    def score(model, reader):
         data = model.data_preprocessor(batch, False)
-        if method == 'plain':
-            model(**data, mode='tensor')
-        else:
+        if reader:
             reader.read(model, data, ['logit'], masks)
+        else:
+            model(**data, mode='tensor')
 
     sides = {}
     for method in args.methods:
-        model = build(method, args.batch_size, args.size)
-        batch = make_batch(args.size, args.batch_size)
+        model = build(method, args)
         if method != 'plain':
             fill_context_banks(model, [make_batch(args.size, args.batch_size - 1)])
-        reader = find_reader(model.eval())
-        sides[method] = partial(score, method, model, reader, batch)
+        reader = find_reader(model.eval()) if method != 'plain' else None
+        sides[method] = partial(score, model, reader)
     time_in_turn('Scoring', sides, args, args.batch_size)
 
 
@@ -188,8 +172,7 @@ def memory_mib() -> tuple[float, float]:
 
 def update_peak(method: str, args) -> float:
     """Peak of two updates in MiB; on a CPU above the process before them."""
-    call = joint_update(method, args)
-    before, _ = memory_mib()
+    call, (before, _) = joint_update(method, args), memory_mib()
     call()
     call()
     if DEVICE == 'cuda':
@@ -203,17 +186,13 @@ def bench_memory(args) -> None:
     for method in args.methods:
         with multiprocessing.get_context('spawn').Pool(1, prepare, [args]) as pool:
             peak = peaks[method] = pool.apply(update_peak, (method, args))
-        row = {'': method, 'MiB': f'{peak:.0f}'}
-        rows.append({**row, 'ratio to plain': peak / peaks['plain']})
+        ratio = {'ratio to plain': peak / peaks['plain']}
+        rows.append({'': method, 'MiB': f'{peak:.0f}', **ratio})
     print_table(f'Peak memory of an update, {args.size}, {DEVICE}', rows)
 
 
 def bench_stage(args) -> None:
-    """What stages cost beside training, evaluation and gathering, by pool size.
-
-    Runs the demo's learner for two iterations a stage on pools that list the demo
-    images under many names.
-    """
+    """Stages of two updates, on pools that list the demo images under many names."""
     from tjls_mm.active.trial import run_stages
 
     demo = ROOT / 'data' / 'demo' / 'VOCdemo'
@@ -229,9 +208,9 @@ def bench_stage(args) -> None:
                 for name, image in zip(names, drawn, strict=True):
                     target = demo / sub / f'{image}.{kind}'
                     (part / sub / f'{name}.{kind}').symlink_to(target)
-            for split, listed in (('trainval', names[:count]), ('test', names[count:])):
-                path = part / 'ImageSets' / 'Main' / f'{split}.txt'
-                write_text(path, '\n'.join(listed) + '\n')
+            lists = part / 'ImageSets' / 'Main'
+            write_text(lists / 'trainval.txt', '\n'.join(names[:count]))
+            write_text(lists / 'test.txt', '\n'.join(names[count:]))
             cfg = Config.fromfile(ROOT / 'configs' / 'demo' / 'demo_random.py')
             cfg.work_dir, cfg.data_source.data_root = f'{folder}/work', f'{folder}/data'
             size = count // 16
@@ -241,20 +220,15 @@ def bench_stage(args) -> None:
             stages = [TrialFolder(cfg.work_dir).stage(k) for k in range(3)]
             # From answer to answer is once all that a stage does.
             rests = np.diff([stage.answered.stat().st_mtime for stage in stages])
-            for i, stage in enumerate(stages[1:]):
-                seconds = read_json(stage.metrics)['seconds']
-                for name in ('train', 'evaluate', 'gather'):
-                    rests[i] -= seconds.get(name, 0)
+            spent = [read_json(stage.metrics)['seconds'] for stage in stages[1:]]
+            for name in ('train', 'evaluate', 'gather'):
+                rests -= [seconds.get(name, 0) for seconds in spent]
         rows.append({'images': count, 'seconds per stage': rests.mean()})
     print_table('A stage beside training, evaluation and gathering', rows)
 
 
 def bench_data(args) -> None:
-    """Training from decoded data, augmented in batches, against mmpretrain's pipeline.
-
-    Both sides train the plain learner on drawn 32 x 32 images that lie in memory, as
-    CIFAR's do; a call is ``--updates`` updates, loading included.
-    """
+    """The plain learner on 32 x 32 images that lie in memory, as CIFAR's do."""
     from mmengine.dataset import pseudo_collate
     from mmpretrain import registry
     from mmpretrain.datasets import CIFAR10
@@ -270,10 +244,8 @@ def bench_data(args) -> None:
         def load_data_list(self) -> list[dict]:
             return [dict(img=image, gt_label=i % 10) for i, image in enumerate(pixels)]
 
-    crop = dict(crop_size=32, padding=4)
-    flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    crop, flip = dict(crop_size=32, padding=4), dict(type='RandomFlip', prob=0.5)
     pipeline = [dict(type='RandomCrop', **crop), flip, dict(type='PackInputs')]
-    drawn = DrawnImages(data_root='.', pipeline=pipeline)
     source = dict(type='tjls_mm.BinaryImages', dataset='DrawnImages', data_root='.')
     source = build_own(IMAGE_SOURCES, source)
     with tempfile.TemporaryDirectory() as folder:
@@ -281,19 +253,19 @@ def bench_data(args) -> None:
         write_image_ids(list_file, source.list_images('pool'))
         labelled = {**source.labelled_dataset(list_file), 'decode_once': True}
         decoded = DATASETS.build(dict(type='tjls_mm.JointDataset', labelled=labelled))
-    preprocessor = dict(type='tjls_mm.JointClsDataPreprocessor', **NORMALISE)
-    preprocessor['augmentation'] = dict(type='tjls_mm.BatchCropFlip', **crop)
-    options = dict(batch_size=args.batch_size, collate_fn=pseudo_collate)
+    load = partial(DataLoader, batch_size=args.batch_size, collate_fn=pseudo_collate)
     workers = dict(num_workers=args.workers, persistent_workers=args.workers > 0)
-    theirs = DataLoader(drawn, **options, **workers)
+    theirs = load(DrawnImages(data_root='.', pipeline=pipeline), **workers)
     # A joint data set is asked for an image and the seed of its transforms.
-    ours = DataLoader(decoded, sampler=[(i, i) for i in range(n_images)], **options)
+    ours = load(decoded, sampler=[(i, i) for i in range(n_images)])
 
     def train(loader, model, wrapper):
         for batch in loader:
             model.train_step(batch, wrapper)
 
     model, wrapper = learner('plain', args)
+    preprocessor = dict(type='tjls_mm.JointClsDataPreprocessor', **NORMALISE)
+    preprocessor['augmentation'] = dict(type='tjls_mm.BatchCropFlip', **crop)
     model.data_preprocessor = MODELS.build(preprocessor).to(DEVICE)
     sides = {'mmpretrain': partial(train, theirs, *learner('plain', args))}
     sides['decoded once'] = partial(train, ours, model, wrapper)
@@ -301,12 +273,10 @@ def bench_data(args) -> None:
 
 
 def made_up_outputs(args, start: int, stop: int):
-    """What a reader would give of some images, in batches."""
     rng = np.random.default_rng(start)
     for first in range(start, stop, args.batch_size):
         n = min(args.batch_size, stop - first)
-        m = n * args.boxes
-        if not m:
+        if not (m := n * args.boxes):
             yield {'logit': rng.standard_normal(n, np.float32)}
             continue
         yield {
@@ -320,18 +290,13 @@ def made_up_outputs(args, start: int, stop: int):
 
 
 def bench_outputs(args) -> None:
-    """Write, join and read outputs; select by numbers, or reduce boxes of two shards.
-
-    Prints seconds per step and the peak of memory above the start, in which pages of
-    memory-mapped files count.
-    """
+    """Memory is above the start's; pages of memory-mapped files count."""
     before, _ = memory_mib()
 
     def step(name, call, *arguments):
-        started = time.perf_counter()
-        result = call(*arguments)
-        seconds, peak = time.perf_counter() - started, memory_mib()[1] - before
-        print(f'{name:8} {seconds:7.2f} s   peak so far {peak / 2**10:.2f} GiB')
+        seconds, result = timed(call, *arguments)
+        peak = (memory_mib()[1] - before) / 2**10
+        print(f'{name:8} {seconds:7.2f} s   peak so far {peak:.2f} GiB')
         return result
 
     def reduce(boxes):
@@ -342,7 +307,7 @@ def bench_outputs(args) -> None:
 
     names, shards = (['boxes', 'box_feature'], 2) if args.boxes else (['logit'], 1)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / 'pool'
+        folder, budget = Path(temporary) / 'pool', args.budget
         ids = [f'images/{i:07d}' for i in range(args.images)]
         store = step('store', ShardedStore, folder, ids, shards)
         step('prepare', store.prepare, {'list_sha256': ''})
@@ -356,7 +321,7 @@ def bench_outputs(args) -> None:
         if args.boxes:
             step('reduce', reduce, pool['boxes'])
         else:
-            select, budget = Discriminator('lowest').select, args.budget
+            select = Discriminator('lowest').select
             answer = step('select', select, pool, pool, budget, 0)
             found = check_selection(answer, args.images, budget, 'lowest')
             path = Path(temporary) / 'selection.csv'
@@ -373,12 +338,10 @@ def prepare(args) -> None:
 
 
 def main() -> None:
-    """Run one benchmark."""
     benchmarks = dict(train=bench_train, score=bench_score, memory=bench_memory)
     benchmarks.update(stage=bench_stage, data=bench_data, outputs=bench_outputs)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add('benchmark', choices=benchmarks)
     add('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')

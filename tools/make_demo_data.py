@@ -2,15 +2,13 @@
 """Draw the demo data set: small photo-like scenes in Pascal VOC format.
 
 What one labels matters: the most frequent class has about ten times the objects of the
-rarest, 60 % of the pool are frames of short clips that show nearly the same scene of
-frequent classes, and most objects of the rare classes are in single images. The test
-images are independent scenes with about as many objects of every class. Classes differ
-by shape and texture. The same parameters give the same bytes on the same packages.
+rarest; 60 % of the pool are near-duplicate frames of short clips of frequent classes.
+The test images have about as many objects of every class. Classes differ by shape and
+texture. The same parameters give the same bytes on the same packages.
 
     python tools/make_demo_data.py --out data/demo --seed 0 --pool 400 --test 100
 
-writes Annotations, ImageSets, JPEGImages and demo.json (parameters, object counts,
-clips) into data/demo/VOCdemo.
+writes VOC folders and demo.json (parameters, object counts, clips) into --out/VOCdemo.
 """
 
 import argparse
@@ -25,62 +23,43 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-# Most frequent in the pool first.
-CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
+CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')  # by frequency in the pool
 FOLDER, STAMP = 'VOCdemo', 'demo.json'
-ADVICE = 'give another folder with --out'
-# Raise it when a change to this file changes the pixels or the boxes.
-VERSION = 1
+VERSION = 1  # Raise it when a change to this file changes the pixels or the boxes.
 
 SIZES = ((160, 120), (160, 128), (160, 144), (160, 160), (144, 160), (176, 160))
 # Share of the objects, in the order of CLASSES.
 CLIP_SHARES = (0.55, 0.27, 0.14, 0.04, 0.0)
 SINGLE_SHARES = (0.36, 0.25, 0.17, 0.12, 0.10)
 TEST_SHARES = (0.22, 0.21, 0.2, 0.19, 0.18)
-CLIP_SHARE = 0.6
-CLIP_FRAMES = (4, 8)
-# Part of an object's area that must be seen for it to be fair to ask for it.
-MIN_VISIBLE = 0.5
-# Free room around the first frame of a clip for the camera to move, in pixels.
-MARGIN = 16
-CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
-
+MARGIN = 16  # pixels around the first frame of a clip for the camera to move
 Rng = np.random.Generator
-Frame = tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn shape: an object of a class, clutter, or what hides an object.
-
-    Centre and ``radius`` (of the circle around it) in pixels, ``vx``, ``vy`` in pixels
-    per frame; ``seed`` fixes colours and texture, ``stretch`` is width over height.
-    """
+    """An object of a class or clutter; pixels, pixels per frame, radians."""
 
     kind: str
-    seed: int
+    seed: int  # of colours and texture
     x: float
     y: float
     radius: float
-    stretch: float = 1.0
-    angle: float = 0.0  # radians
+    stretch: float = 1.0  # width over height
+    angle: float = 0.0
     vx: float = 0.0
     vy: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows; a single image is a clip of one frame.
-
-    ``background`` is (H + 2 * MARGIN, W + 2 * MARGIN, 3) float32 in [0, 1];
-    ``things`` are in drawing order, the last one is in front.
-    """
+    """What a clip shows; a single image is a clip of one frame."""
 
     size: tuple[int, int]
-    background: np.ndarray
-    things: tuple[Thing, ...]
-    camera: tuple[float, float]
-    light: tuple[float, float, float]
+    background: np.ndarray  # (H + 2 * MARGIN, W + 2 * MARGIN, 3) float32 in [0, 1]
+    things: tuple[Thing, ...]  # the last one is in front
+    camera: Sequence[float]
+    light: Sequence[float]
     exposure: np.ndarray
     gamma: float
     blur: float
@@ -99,40 +78,29 @@ def random_colour(rng: Rng) -> np.ndarray:
     return cv2.cvtColor(hsv.reshape(1, 1, 3), cv2.COLOR_HSV2BGR)[0, 0]
 
 
-def contrasting_colours(rng: Rng, contrast: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two random colours whose brightness differs by ``contrast`` or more."""
-    while True:
-        first, second = random_colour(rng), random_colour(rng)
-        if abs(float(first.mean() - second.mean())) >= contrast:
-            return first, second
-
-
 def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
-    """Textured ground (height, width, 3): colour mixed by noise, pattern, clutter."""
+    """Textured ground (height, width, 3), float32 in [0, 1]."""
     low, high = random_colour(rng), random_colour(rng)
     coarse, medium, fine = (value_noise(rng, height, width, c) for c in (48, 14, 3))
     mix = 0.6 * coarse + 0.3 * medium + 0.1 * fine
     yy, xx = np.mgrid[:height, :width].astype(np.float32)
-    slope = rng.uniform(-0.5, 0.5, 2) / max(height, width)
-    mix = np.clip(mix + slope[0] * xx + slope[1] * yy, 0, 1)
+    right, down = rng.uniform(-0.5, 0.5, 2) / max(height, width)
+    mix = np.clip(mix + right * xx + down * yy, 0, 1)
     ground = low + (high - low) * mix[..., None].astype(np.float32)
 
-    angle = rng.uniform(0, np.pi)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(6, 26)
+    pattern, strength = rng.integers(4), rng.uniform(0.05, 0.2)
     along = xx * np.cos(angle) + yy * np.sin(angle) + 6 * medium
     across = yy * np.cos(angle) - xx * np.sin(angle) + 6 * coarse
-    period, pattern = rng.uniform(6, 26), rng.integers(4)
-    strength = rng.uniform(0.05, 0.2)
-    if pattern == 0:
-        wave = np.sin(along * (2 * np.pi / period))
-    elif pattern == 1:
-        wave = np.sin(along * (2 * np.pi / period)) * np.sin(across * (4 / period))
+    wave = np.sin(along * (2 * np.pi / period))
+    if pattern == 1:
+        wave *= np.sin(across * (4 / period))
     elif pattern == 2:
         wave = 4 * fine - 2
-    else:
+    elif pattern == 3:
         wave = np.where((along % period < 1.5) | (across % (2 * period) < 1.5), -1.5, 0)
     ground = ground * (1 + strength * wave[..., None].astype(np.float32))
     ground = np.ascontiguousarray(np.clip(ground, 0, 1), dtype=np.float32)
-
     for _ in range(rng.integers(2, 9)):
         start = rng.uniform(0, 1, 2) * (width, height)
         ends = [tuple(int(v) for v in p) for p in (start, start + rng.normal(0, 35, 2))]
@@ -142,11 +110,7 @@ def draw_background(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def shape_and_texture(kind: str, rng: Rng, u: np.ndarray, v: np.ndarray) -> tuple:
-    """A shape of ``CLASSES``, a 'blob' or a 'bar', in the unit circle.
-
-    ``u`` (S, S) is to the right in its own frame, ``v`` downwards. Returns inside
-    (S, S), bool, and where the second colour goes (S, S), float32 in [0, 1].
-    """
+    """Which of the points u, v, (S, S), are in a shape, and where it has colour two."""
     radius, theta = np.hypot(u, v), np.arctan2(v, u)
     if kind == 'ball':
         inside = radius <= 1
@@ -184,11 +148,7 @@ def shape_and_texture(kind: str, rng: Rng, u: np.ndarray, v: np.ndarray) -> tupl
 
 
 def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """One thing on a patch of its own.
-
-    Colours (S, S, 3) and coverage (S, S), float32 in [0, 1], and the x, y pixel of the
-    patch's upper left corner, which may lie outside the image.
-    """
+    """Colours (S, S, 3) and coverage (S, S) in [0, 1] of a patch, its first x, y."""
     rng = np.random.default_rng(thing.seed)
     half = int(np.ceil(thing.radius * max(thing.stretch, 1 / thing.stretch))) + 2
     left, top, side = round(thing.x) - half, round(thing.y) - half, 2 * half
@@ -201,12 +161,14 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     u, v = (x * cos + y * sin) / stretch, (y * cos - x * sin) * stretch
 
     inside, second = shape_and_texture(thing.kind, rng, u, v)
-    low, high = contrasting_colours(rng, 0.22 if thing.kind in CLASSES else 0.08)
+    low = high = np.zeros(3)
+    contrast = 0.22 if thing.kind in CLASSES else 0.08
+    while abs(float(low.mean() - high.mean())) < contrast:
+        low, high = random_colour(rng), random_colour(rng)
     colours = low + (high - low) * second[..., None]
     grain = value_noise(rng, 2 * side, 2 * side, 4)
     lit = 0.9 - 0.22 * (x * rng.uniform(-1, 1) + y) + 0.25 * (grain - 0.5)
     colours = colours * lit[..., None].astype(np.float32)
-
     parts = colours, inside.astype(np.float32)
     small = (cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in parts)
     return *small, (left, top)
@@ -214,49 +176,44 @@ def render(thing: Thing) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
 
 def overlap(corner: tuple[int, int], side: int, size: tuple[int, int]) -> tuple:
     """Where the image and a square patch meet, as (rows, columns) of each."""
-    (left, top), (width, height) = corner, size
-    x1, x2 = np.clip([left, left + side], 0, width)
-    y1, y2 = np.clip([top, top + side], 0, height)
+    (left, top), ends = corner, np.add(corner, side)
+    (x1, y1), (x2, y2) = np.clip([corner, ends], 0, size)
     there = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
     return (slice(y1, y2), slice(x1, x2)), there
 
 
-def draw_frame(scene: Scene, frame: int, rng: Rng) -> Frame | None:
+def draw_frame(scene: Scene, frame: int, rng: Rng) -> tuple[np.ndarray, list] | None:
     """The image (H, W, 3), uint8 BGR, and (class, box) of every object.
 
-    Boxes are x1, y1, x2, y2, the first and last seen pixels, counted from 0. None where
-    less than ``MIN_VISIBLE`` of an object is seen.
+    Boxes are xyxy, first and last seen pixels, from 0. None where one is hidden.
     """
     width, height = scene.size
-    pan = np.array(scene.camera) * frame + (rng.normal(0, 0.5, 2) if frame else 0)
+    pan = np.multiply(scene.camera, frame) + (rng.normal(0, 0.5, 2) if frame else 0)
     shift = np.clip(np.round(pan), -MARGIN, MARGIN).astype(int)
     left, top = MARGIN + shift
     image = scene.background[top : top + height, left : left + width].copy()
 
     seen = []  # (class, area of the whole shape, what is seen of it (H, W))
     for thing in scene.things:
-        x, y = thing.x + thing.vx * frame, thing.y + thing.vy * frame
+        x = thing.x + thing.vx * frame - shift[0]
+        y = thing.y + thing.vy * frame - shift[1]
         angle = thing.angle + rng.normal(0, 0.03) * bool(frame)
-        moved = replace(thing, x=x - shift[0], y=y - shift[1], angle=angle)
-        patch, cover, corner = render(moved)
+        patch, cover, corner = render(replace(thing, x=x, y=y, angle=angle))
         here, there = overlap(corner, len(cover), scene.size)
         # A soft shadow ties the shape to the ground; it is no part of the box.
         shade = cv2.GaussianBlur(cover, (0, 0), 2.5)
-        below = corner[0] + 2, corner[1] + 3
-        ground, shaded = overlap(below, len(cover), scene.size)
+        ground, shaded = overlap(np.add(corner, (2, 3)), len(cover), scene.size)
         image[ground] *= 1 - 0.4 * shade[shaded][..., None]
-        cut = cover[there]
-        image[here] += (patch[there] - image[here]) * cut[..., None]
+        image[here] += (patch[there] - image[here]) * cover[there][..., None]
         for _, _, mask in seen:
-            mask[here] *= 1 - cut
+            mask[here] *= 1 - cover[there]
         if thing.kind in CLASSES:
-            mask = np.zeros((height, width), np.float32)
-            mask[here] = cut
-            seen.append((thing.kind, float(cover.sum()), mask))
+            seen.append((thing.kind, float(cover.sum()), np.zeros_like(image[..., 0])))
+            seen[-1][2][here] = cover[there]
 
     objects = []
     for name, area, mask in seen:
-        if mask.sum() < MIN_VISIBLE * area:
+        if mask.sum() < area / 2:  # unfair to ask for
             return None
         x, y, w, h = cv2.boundingRect((mask > 0.5).astype(np.uint8))
         objects.append((name, (x, y, x + w - 1, y + h - 1)))
@@ -282,9 +239,8 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
     for name in classes:
         for _ in range(40):
             radius = rng.uniform(*limits)
-            x = rng.uniform(0.7 * radius, width - 0.7 * radius)
-            y = rng.uniform(0.7 * radius, height - 0.7 * radius)
-            gaps = [np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects]
+            x, y = rng.uniform(0.7 * radius, np.array(size) - 0.7 * radius)
+            gaps = (np.hypot(x - o.x, y - o.y) / (radius + o.radius) for o in objects)
             if all(gap > 0.85 for gap in gaps):
                 break
         else:
@@ -300,10 +256,8 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
         stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(-np.pi, np.pi)
         return Thing(kind, seed, x, y, radius, stretch, angle)
 
-    behind = [
-        clutter(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 24))
-        for _ in range(rng.integers(2, 7))
-    ]
+    spots = range(rng.integers(2, 7))
+    behind = [clutter(*rng.uniform(0, size), rng.uniform(6, 24)) for _ in spots]
     in_front = []
     for thing in objects:
         if rng.random() < 0.2:
@@ -311,80 +265,50 @@ def plan_scene(rng: Rng, classes: Sequence[str], frames: int) -> Scene | None:
             x, y = thing.x + reach * np.cos(turn), thing.y + reach * np.sin(turn)
             in_front.append(clutter(x, y, reach * rng.uniform(0.4, 0.7)))
 
-    return Scene(
-        size=size,
-        background=draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN),
-        things=(*behind, *objects, *in_front),
-        camera=tuple(moving * rng.normal(0, 1.0, 2)),
-        light=(rng.uniform(0.65, 1.2), *rng.uniform(-0.5, 0.5, 2)),
-        exposure=rng.uniform(0.88, 1.12, 3).astype(np.float32),
-        gamma=rng.uniform(0.75, 1.3),
-        blur=max(0.0, rng.uniform(-0.6, 1.1)),
-        noise=rng.uniform(1, 9),
-    )
+    background = draw_background(rng, height + 2 * MARGIN, width + 2 * MARGIN)
+    things, camera = (*behind, *objects, *in_front), moving * rng.normal(0, 1.0, 2)
+    light = (rng.uniform(0.65, 1.2), *rng.uniform(-0.5, 0.5, 2))
+    exposure, gamma = np.float32(rng.uniform(0.88, 1.12, 3)), rng.uniform(0.75, 1.3)
+    blur, noise = max(0.0, rng.uniform(-0.6, 1.1)), rng.uniform(1, 9)
+    return Scene(size, background, things, camera, light, exposure, gamma, blur, noise)
 
 
-def draw_clip(rng: Rng, classes: Sequence[str], frames: int) -> list[Frame]:
-    """Draw scenes until one shows every object in every frame."""
-    while True:
-        scene = plan_scene(rng, classes, frames)
-        drawn = [draw_frame(scene, k, rng) for k in range(frames)] if scene else [None]
-        if None not in drawn:
-            return drawn
-
-
-def share_out(rng: Rng, shares: Sequence[float], total: int) -> list[str]:
-    """Class names in random order, counts as near to ``shares`` as possible.
-
-    Every class of a non-zero share occurs if there is room for it.
-    """
-    exact = np.array(shares) / sum(shares) * total
+def plan_clips(rng: Rng, frames: Sequence[int], shares: Sequence[float]) -> list:
+    """(frames, classes of objects) of every clip; no class with a share is left out."""
+    n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
+    exact = np.array(shares) / sum(shares) * n_objects.sum()
     counts = np.floor(exact).astype(int)
     order = np.argsort(counts - exact, kind='stable')
-    counts[order[: total - counts.sum()]] += 1
+    counts[order[: n_objects.sum() - counts.sum()]] += 1
     for index in np.flatnonzero((counts == 0) & (exact > 0)):
         if counts.max() > 1:
             counts[counts.argmax()] -= 1
             counts[index] += 1
-    return rng.permutation(np.repeat(CLASSES, counts)).tolist()
-
-
-def plan_clips(rng: Rng, frames: Sequence[int], shares: Sequence[float]) -> list:
-    """(number of frames, classes of the objects) for every clip."""
-    n_objects = rng.choice([1, 2, 3, 4], size=len(frames), p=[0.25, 0.4, 0.25, 0.1])
-    names = iter(share_out(rng, shares, int(n_objects.sum())))
+    names = iter(rng.permutation(np.repeat(CLASSES, counts)).tolist())
     pairs = zip(frames, n_objects, strict=True)
     return [(n_frames, [next(names) for _ in range(n)]) for n_frames, n in pairs]
 
 
 def clip_lengths(rng: Rng, n_pool: int) -> list[int]:
-    """Lengths of the pool's clips, about ``CLIP_SHARE`` of its images together."""
-    left, lengths = round(CLIP_SHARE * n_pool), []
-    shortest, longest = CLIP_FRAMES
-    while left >= shortest:
-        lengths.append(int(rng.integers(shortest, min(longest, left) + 1)))
+    """Lengths of the pool's clips, 4 to 8 images, about 60 % of them together."""
+    left, lengths = round(0.6 * n_pool), []
+    while left >= 4:
+        lengths.append(int(rng.integers(4, min(8, left) + 1)))
         left -= lengths[-1]
     return lengths
 
 
 def annotation_xml(name: str, size: tuple[int, int], objects: list) -> str:
     """A VOC annotation; its coordinates count from 1 and include both ends."""
-    root = ElementTree.Element('annotation')
-
-    def add(parent: ElementTree.Element, **content) -> None:
-        for key, value in content.items():
-            child = ElementTree.SubElement(parent, key)
-            if isinstance(value, dict):
-                add(child, **value)
-            else:
-                child.text = str(value)
-
-    sides = dict(width=size[0], height=size[1], depth=3)
-    add(root, folder=FOLDER, filename=f'{name}.jpg', size=sides, segmented=0)
-    flags = dict(pose='Unspecified', truncated=0, difficult=0)
-    for class_name, box in objects:
-        box = {k: v + 1 for k, v in zip(CORNERS, box, strict=True)}
-        add(root, object=dict(name=class_name, **flags, bndbox=box))
+    flags = '<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>'
+    sides = '<width>{}</width><height>{}</height><depth>3</depth>'.format(*size)
+    corners = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'
+    text = f'<folder>{FOLDER}</folder><filename>{name}.jpg</filename>'
+    text += f'<size>{sides}</size><segmented>0</segmented>'
+    for kind, box in objects:
+        bounds = corners.format(*np.add(box, 1))
+        text += f'<object><name>{kind}</name>{flags}<bndbox>{bounds}</bndbox></object>'
+    root = ElementTree.fromstring(f'<annotation>{text}</annotation>')
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding='unicode') + '\n'
 
@@ -395,63 +319,59 @@ def is_made(folder: Path, wanted: dict) -> bool:
         return False
     try:
         found = json.loads((folder / STAMP).read_text(encoding='utf-8'))['parameters']
-        other = [key for key in wanted if found.get(key) != wanted[key]]
+        pairs = [(key, found.get(key), value) for key, value in wanted.items()]
+        other = [f'{k} is {v}, asked for {want}' for k, v, want in pairs if v != want]
+        problem = f'holds a demo set of other parameters ({"; ".join(other)})'
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        problem = f'exists and is not a demo set (no readable {STAMP})'
-        raise FileExistsError(f'{folder} {problem}: {ADVICE}') from None
+        other = problem = f'exists and is not a demo set (no readable {STAMP})'
     if other:
-        shown = [f'{k} is {found.get(k)}, asked for {wanted[k]}' for k in other]
-        problem = f'holds a demo set of other parameters ({"; ".join(shown)})'
-        raise FileExistsError(f'{folder} {problem}: {ADVICE}, or ask for the same')
+        raise FileExistsError(f'{folder} {problem}: give another folder with --out')
     return True
 
 
 def write_set(folder: Path, parameters: dict) -> None:
     """Draw all images into ``folder``, the stamp last."""
-    seed, n_pool = parameters['seed'], parameters['pool']
-    n_images = n_pool + parameters['test']
+    _, seed, n_pool, n_test = parameters.values()
     for sub in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
         (folder / sub).mkdir(parents=True)
-
     rng = np.random.default_rng([seed, 0])
     lengths = clip_lengths(rng, n_pool)
     plans = plan_clips(rng, lengths, CLIP_SHARES)
     plans += plan_clips(rng, [1] * (n_pool - sum(lengths)), SINGLE_SHARES)
-    plans += plan_clips(rng, [1] * parameters['test'], TEST_SHARES)
+    plans += plan_clips(rng, [1] * n_test, TEST_SHARES)
+    names = [f'{i:06d}' for i in range(1, n_pool + n_test + 1)]
+    splits = {'trainval': names[:n_pool], 'test': names[n_pool:]}
     # The place in the pool says nothing about the clip.
-    numbers = iter([*rng.permutation(n_pool), *range(n_pool, n_images)])
+    shuffled = iter([*rng.permutation(splits['trainval']), *splits['test']])
 
-    shown: dict[str, list[str]] = {'trainval': [], 'test': []}  # classes of objects
-    names: dict[str, list[str]] = {'trainval': [], 'test': []}
-    clips = []
+    counts, clips = {split: dict.fromkeys(CLASSES, 0) for split in splits}, []
     for index, (n_frames, classes) in enumerate(plans):
-        drawn = draw_clip(np.random.default_rng([seed, 1, index]), classes, n_frames)
-        clip = [f'{next(numbers) + 1:06d}' for _ in drawn]
-        split = 'trainval' if int(clip[0]) <= n_pool else 'test'
+        rng, drawn = np.random.default_rng([seed, 1, index]), [None]
+        while None in drawn:  # until a scene shows every object in every frame
+            if scene := plan_scene(rng, classes, n_frames):
+                drawn = [draw_frame(scene, k, rng) for k in range(n_frames)]
+        clip = [str(next(shuffled)) for _ in drawn]
+        clips += [clip] if n_frames > 1 else []
         for name, (image, objects) in zip(clip, drawn, strict=True):
-            shown[split] += [kind for kind, _ in objects]
+            for kind, _ in objects:
+                counts['trainval' if int(name) <= n_pool else 'test'][kind] += 1
             path = folder / 'JPEGImages' / f'{name}.jpg'
             if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90]):
                 raise OSError(f'cannot write {path}')
             xml = annotation_xml(name, image.shape[1::-1], objects)
-            (folder / 'Annotations' / f'{name}.xml').write_text(xml, encoding='utf-8')
-        names[split] += clip
-        clips += [clip] if n_frames > 1 else []
-
-    for split, listed in names.items():
-        text = ''.join(f'{name}\n' for name in sorted(listed))
-        (folder / f'ImageSets/Main/{split}.txt').write_text(text, encoding='utf-8')
-    counts = {s: {c: kinds.count(c) for c in CLASSES} for s, kinds in shown.items()}
+            (folder / 'Annotations' / f'{name}.xml').write_text(xml)
+    for split, listed in splits.items():
+        text = '\n'.join(listed) + '\n'
+        (folder / f'ImageSets/Main/{split}.txt').write_text(text)
     stamp = {'parameters': parameters, 'objects': counts, 'clips': clips}
-    (folder / STAMP).write_text(json.dumps(stamp, indent=1) + '\n', encoding='utf-8')
+    (folder / STAMP).write_text(json.dumps(stamp, indent=1) + '\n')
 
 
 def make_demo_data(out, seed: int = 0, n_pool: int = 400, n_test: int = 100) -> None:
-    """Write the demo set to ``out/VOCdemo``; do nothing where it is already there.
+    """Write the demo set to ``out/VOCdemo`` in one step, unless it is already there.
 
-    It appears in one step, when it is complete; an interrupted run leaves at most a
-    folder ``.VOCdemo-*``. Raises FileExistsError where ``out/VOCdemo`` is something
-    else, ValueError where a number is too small.
+    Raises FileExistsError where that is something else, ValueError where a number is
+    too small. An interrupted run leaves at most a folder ``.VOCdemo-*``.
     """
     parameters = {'version': VERSION, 'seed': seed, 'pool': n_pool, 'test': n_test}
     for name, least in (('seed', 0), ('pool', 16), ('test', 4)):

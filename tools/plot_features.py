@@ -6,14 +6,15 @@ selected after the stage. Coordinates are written beside it as CSV.
 
     python tools/plot_features.py work_dirs/demo_random work_dirs/demo_tjls
 
-Three quarters of --images are drawn from the whole pool, the same for all trials as
-far as their pools agree; up to a quarter are selected images.
+Three quarters of --images are drawn from the pool, the same for all trials as far as
+their pools agree; up to a quarter are selected images.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,7 @@ from tjls_mm.stage_folder import StageFolder, TrialFolder
 
 def draw_subset(pool: list[str], selected: set, images: int, seed: int) -> list[str]:
     """Sorted ids of images to show."""
-
-    def order(image_id: str) -> int:  # by id: pools differ
-        return derive_seed(seed, 'features', image_id)
-
+    order = partial(derive_seed, seed, 'features')  # by id: pools differ
     drawn = sorted(pool, key=order)[: images - images // 4]
     return sorted({*drawn, *sorted(selected, key=order)[: images // 4]})
 
@@ -57,15 +55,10 @@ def gather_features(cfg: Config, stage: StageFolder, ids: list[str]) -> np.ndarr
         model.load_state_dict(weights)
         list_file = Path(folder) / 'shown.txt'
         write_image_ids(list_file, ids)
-        outputs = gather_outputs(
-            model.to(get_device()),
-            DATASETS.build({**score.dataset, 'ann_file': str(list_file)}),
-            Path(folder) / 'outputs',
-            ['feature'],
-            list_file=list_file,
-            batch_size=score.batch_size,
-        )
-        return np.array(outputs['feature'], float)
+        shown = DATASETS.build({**score.dataset, 'ann_file': str(list_file)})
+        where = model.to(get_device()), shown, Path(folder) / 'outputs', ['feature']
+        options = dict(list_file=list_file, batch_size=score.batch_size)
+        return np.array(gather_outputs(*where, **options)['feature'], float)
 
 
 def find_class(source, image_id: str) -> str:
@@ -93,19 +86,17 @@ def make_panel(work_dir: str, args: argparse.Namespace) -> tuple[list[dict], tup
     with threadpool_limits(1):
         points = tsne.fit_transform(features)
     source = build_own(IMAGE_SOURCES, cfg.data_source)
-    rows = [
-        {'trial': work_dir, 'image_id': i, 'x': x, 'y': y}
-        | {'class': find_class(source, i), 'selected': int(i in selected)}
-        for i, (x, y) in zip(ids, points, strict=True)
-    ]
+    rows = []
+    for i, (x, y) in zip(ids, points, strict=True):
+        facts = {'class': find_class(source, i), 'selected': int(i in selected)}
+        rows.append({'trial': work_dir, 'image_id': i, 'x': x, 'y': y, **facts})
     print(f'{stage.path}: {len(ids)} of {len(pool)} images of the pool')
     return rows, source.classes
 
 
 def draw_panels(path: Path, panels: dict[str, tuple[list[dict], tuple]]) -> None:
-    """Draw panels beside each other."""
     figure = Figure(figsize=(5 * len(panels), 5.6), dpi=150, layout='constrained')
-    classes = list(dict.fromkeys(c for _, cs in panels.values() for c in cs))
+    classes = dict.fromkeys(c for _, cs in panels.values() for c in cs)
     palette = colormaps['tab10' if len(classes) <= 10 else 'tab20'].colors
     colours = dict(zip(classes, palette, strict=False))
     for i, (work_dir, (rows, _)) in enumerate(panels.items(), 1):
@@ -125,9 +116,8 @@ def draw_panels(path: Path, panels: dict[str, tuple[list[dict], tuple]]) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw trials; 1 where the user has to mend something."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add('work_dirs', nargs='+', help='work dirs of trials of the same classes')
     add('--stage', type=int, default=0, help='one that selected images')
