@@ -266,7 +266,7 @@ def print_comparison(trials, names=(), n_seeds: int = 0) -> None:
 
 
 def write_comparison(folder: Path, title: str, trials, names=(), n_seeds=0) -> None:
-    """Write ``table.md``, ``table.csv`` (numbers only) and ``curves.png``, atomically."""
+    """Write ``table.md``, ``table.csv`` (numbers) and ``curves.png``, atomically."""
     lines = [f'# {title}']
     for caption, (header, *rows) in comparison_tables(trials, names, n_seeds):
         rule = ['--:'] * len(header)
