@@ -7,9 +7,7 @@ Both sides of a ratio are timed in turn in one process: what slows one slows bot
     python tools/benchmark.py memory   # peak of an update against the plain learner
     python tools/benchmark.py stage    # what a stage costs beside the GPU's work
     python tools/benchmark.py data     # --updates against mmpretrain's with --workers
-    python tools/benchmark.py outputs  # seconds and memory of the store of outputs
-
-``outputs`` stores a made-up number or, with --boxes 100, so many boxes per image.
+    python tools/benchmark.py outputs  # the store of outputs, of --boxes per image
 """
 
 import argparse
@@ -31,7 +29,6 @@ from mmengine.registry import init_default_scope
 from scipy.special import entr
 from torch.utils.data import DataLoader
 
-from tjls_mm.active.trial import run_stages
 from tjls_mm.files import read_json, write_text
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.models import add_joint_parts, fill_context_banks
@@ -99,7 +96,6 @@ def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
 
 
 def learner(method: str, args) -> tuple:
-    """A model in training mode and its optimizer."""
     model = build(method, args).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
     wrapper = (AmpOptimWrapper if args.amp else OptimWrapper)(optimizer=optimizer)
@@ -145,19 +141,19 @@ def bench_score(args) -> None:
     masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
     batch = make_batch(args.size, args.batch_size)
 
-    def score(model, is_joint):
+    def score(is_plain, model, reader):
         data = model.data_preprocessor(batch, False)
-        if is_joint:
-            find_reader(model).read(model, data, ['logit'], masks)
-        else:
+        if is_plain:
             model(**data, mode='tensor')
+        else:
+            reader.read(model, data, ['logit'], masks)
 
     sides = {}
     for method in args.methods:
         model = build(method, args)
-        if method != 'plain':
+        if not (is_plain := method == 'plain'):
             fill_context_banks(model, [make_batch(args.size, args.batch_size - 1)])
-        sides[method] = partial(score, model.eval(), method != 'plain')
+        sides[method] = partial(score, is_plain, model.eval(), find_reader(model))
     time_in_turn('Scoring', sides, args, args.batch_size)
 
 
@@ -191,9 +187,10 @@ def bench_memory(args) -> None:
 
 def bench_stage(args) -> None:
     """Stages of two updates, on pools that list the demo images under many names."""
-    demo = ROOT / 'data' / 'demo' / 'VOCdemo'
+    from tjls_mm.active.trial import run_stages
+
+    demo, rows = ROOT / 'data' / 'demo' / 'VOCdemo', []
     images = [path.stem for path in sorted((demo / 'JPEGImages').glob('*.jpg'))]
-    rows = []
     for count in (500, 16551):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / 'data' / 'VOCdemo'
