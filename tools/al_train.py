@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file of the trial')
     add('--work-dir', help='default: work_dirs/<name of the config>')
     add('--seed', type=int, help='overrides randomness.seed')
-    add('--redo-from', type=int, metavar='STAGE', help='give up it and all after it')
+    add('--redo-from', type=int, metavar='STAGE', help='redo stages from this one on')
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     override = 'override settings, e.g. active_learning.budget=50'
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=override)
