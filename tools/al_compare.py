@@ -14,7 +14,6 @@ from tjls_mm.report import comparison
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare trials; 1 where the user has to mend something."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument('work_dirs', nargs='+', help='work dirs of trials')

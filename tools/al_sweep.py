@@ -28,8 +28,7 @@ from tjls_mm.files import write_text
 from tjls_mm.report import comparison
 
 AL_TRAIN = Path(__file__).with_name('al_train.py')
-# A leading dot would hide the files, a leading dash reads as an option.
-NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
+NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')  # neither hidden nor an option
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class SweepTrial:
         return found if (found.config_hash, found.seed) == expected else None
 
     def n_left(self) -> int:
-        """How many of its stages are not complete."""
         found = self.summary()
         return read_settings(self.cfg)[0].stages - (len(found.rows) if found else 0)
 
@@ -77,10 +75,7 @@ class SweepTrial:
 def read_sweep(
     path: Path, work_dir: Path, seeds: Sequence[int] | None, options: Mapping
 ) -> tuple[str, list[SweepTrial]]:
-    """Title and trials of a sweep file, seed by seed, so that all compare early.
-
-    ``options`` go on top of the trials' own. The InputError names all that is wrong.
-    """
+    """Title and trials, seed by seed, or InputError that names all that is wrong."""
     content = read_config(str(path)).to_dict()
     trials, configs = content.get('trials'), {}
     seeds = content.get('seeds', [0]) if seeds is None else seeds
@@ -97,11 +92,9 @@ def read_sweep(
         except InputError as error:
             problems.append(f'trial {name!r}: {error}')
     raise_first(['\n'.join(f'{path}: {p}' for p in problems)] if problems else ())
-    return str(content.get('title', path.stem)), [
-        SweepTrial(name, cfg, seed, work_dir / f'{name}_seed{seed}')
-        for seed in seeds
-        for name, cfg in configs.items()
-    ]
+    runs = [(s, n, work_dir / f'{n}_seed{s}') for s in seeds for n in configs]
+    trials = [SweepTrial(name, configs[name], seed, to) for seed, name, to in runs]
+    return str(content.get('title', path.stem)), trials
 
 
 def read_variant(folder: Path, name, trial, on_top: Mapping) -> Config:
@@ -200,15 +193,13 @@ def run_sweep(args: argparse.Namespace) -> int:
         with contextlib.suppress(InputError):  # raised at the end
             write_table(title, trials)
     if failures:
-        failures.append(f'{len(failures)} failed: the same command tries again.')
-        print(*failures, sep='\n', flush=True)
+        print(*failures, f'{len(failures)} failed: the same command retries.', sep='\n')
     if not args.dry_run:
         write_table(title, trials, show=True)
     return int(bool(failures))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sweep; 1 where the user has to mend something."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument

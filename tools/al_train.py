@@ -9,14 +9,12 @@ from tjls_mm import compat  # noqa: F401  before anything of OpenMMLab
 
 
 def parse_args() -> argparse.Namespace:
-    """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of the trial')
     add('--work-dir', help='default: work_dirs/<name of the config>')
     add('--seed', type=int, help='overrides randomness.seed')
-    redo = 'give up this stage and those after it, then go on'
-    add('--redo-from', type=int, metavar='STAGE', help=redo)
+    add('--redo-from', type=int, metavar='STAGE', help='redo stages from this one on')
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     override = 'override settings, e.g. active_learning.budget=50'
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=override)
@@ -28,9 +26,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the trial; 1 where the user has to mend something."""
     args = parse_args()
-
     # Deterministic matrix products on a GPU, where randomness.deterministic asks.
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 

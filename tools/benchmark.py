@@ -6,12 +6,8 @@ Both sides of a ratio are timed in turn in one process: what slows one slows bot
     python tools/benchmark.py score    # scoring against a plain forward pass
     python tools/benchmark.py memory   # peak of an update against the plain learner
     python tools/benchmark.py stage    # what a stage costs beside the GPU's work
-    python tools/benchmark.py data     # decoded data against mmpretrain's pipeline
-    python tools/benchmark.py outputs  # seconds and memory of the store of outputs
-
-``outputs`` stores made-up numbers, one per image (try --images 1000000) or, with
---boxes 100, so many boxes. ``data`` times --updates updates at a time; --workers are of
-mmpretrain's loader.
+    python tools/benchmark.py data     # --updates against mmpretrain's with --workers
+    python tools/benchmark.py outputs  # the store of outputs, of --boxes per image
 """
 
 import argparse
@@ -27,9 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import init_default_scope
 from scipy.special import entr
+from torch.utils.data import DataLoader
 
 from tjls_mm.files import read_json, write_text
 from tjls_mm.image_ids import write_image_ids
@@ -67,9 +65,7 @@ def build(method: str, args) -> torch.nn.Module:
         head = dict(type='tjls_mm.DiscriminatorHead', hidden_features=hidden)
         bottleneck = METHODS[method]
         if method == 'channels':
-            bottleneck = bottleneck | dict(
-                tokens='channels', batch_size=args.batch_size
-            )
+            bottleneck = dict(TRANSFORMER, tokens=method, batch_size=args.batch_size)
         cfg = add_joint_parts(cfg, bottleneck, dict(discriminator=head))
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -82,7 +78,7 @@ def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
     from mmdet.testing import demo_mm_inputs
     from mmpretrain.structures import DataSample
 
-    shape = [{'ssd300': 300, 'small': 160}.get(size, 32)] * 2
+    shape = ({'ssd300': 300, 'small': 160}.get(size, 32),) * 2
     labelled = [not joint or i < batch_size // 2 for i in range(batch_size)]
     if size in DETECTORS:
         boxes = [2 * is_labelled for is_labelled in labelled]
@@ -90,17 +86,16 @@ def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
     else:
         images = torch.randint(0, 256, (batch_size, 3, *shape), dtype=torch.uint8)
         samples = [DataSample() for _ in labelled]
-        for i in range(sum(labelled)):
-            samples[i].set_gt_label(i % 10)
         batch = dict(inputs=list(images), data_samples=samples)
     for i, sample in enumerate(batch['data_samples']):
         facts = dict(image_id=f'{i}', is_labelled=labelled[i], is_held_out=False)
         sample.set_metainfo(dict(**facts, img_shape=shape, ori_shape=shape))
+        if labelled[i] and size in CLASSIFIERS:
+            sample.set_gt_label(i % 10)
     return batch
 
 
 def learner(method: str, args) -> tuple:
-    """A model in training mode and its optimizer."""
     model = build(method, args).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
     wrapper = (AmpOptimWrapper if args.amp else OptimWrapper)(optimizer=optimizer)
@@ -146,20 +141,19 @@ def bench_score(args) -> None:
     masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
     batch = make_batch(args.size, args.batch_size)
 
-    def score(model, reader):
+    def score(is_plain, model, reader):
         data = model.data_preprocessor(batch, False)
-        if reader:
-            reader.read(model, data, ['logit'], masks)
-        else:
+        if is_plain:
             model(**data, mode='tensor')
+        else:
+            reader.read(model, data, ['logit'], masks)
 
     sides = {}
     for method in args.methods:
         model = build(method, args)
-        if method != 'plain':
+        if not (is_plain := method == 'plain'):
             fill_context_banks(model, [make_batch(args.size, args.batch_size - 1)])
-        reader = find_reader(model.eval()) if method != 'plain' else None
-        sides[method] = partial(score, model, reader)
+        sides[method] = partial(score, is_plain, model.eval(), find_reader(model))
     time_in_turn('Scoring', sides, args, args.batch_size)
 
 
@@ -195,26 +189,24 @@ def bench_stage(args) -> None:
     """Stages of two updates, on pools that list the demo images under many names."""
     from tjls_mm.active.trial import run_stages
 
-    demo = ROOT / 'data' / 'demo' / 'VOCdemo'
+    demo, rows = ROOT / 'data' / 'demo' / 'VOCdemo', []
     images = [path.stem for path in sorted((demo / 'JPEGImages').glob('*.jpg'))]
-    rows = []
     for count in (500, 16551):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / 'data' / 'VOCdemo'
             names = [f'{i:06d}' for i in range(count + 20)]
             drawn = np.random.default_rng(0).choice(images, len(names))
-            for sub, kind in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
-                (part / sub).mkdir(parents=True)
+            for file in ('JPEGImages/{}.jpg', 'Annotations/{}.xml'):
+                (part / file).parent.mkdir(parents=True)
                 for name, image in zip(names, drawn, strict=True):
-                    target = demo / sub / f'{image}.{kind}'
-                    (part / sub / f'{name}.{kind}').symlink_to(target)
-            lists = part / 'ImageSets' / 'Main'
-            write_text(lists / 'trainval.txt', '\n'.join(names[:count]))
-            write_text(lists / 'test.txt', '\n'.join(names[count:]))
+                    (part / file.format(name)).symlink_to(demo / file.format(image))
+            write_text(part / 'ImageSets/Main/trainval.txt', '\n'.join(names[:count]))
+            write_text(part / 'ImageSets/Main/test.txt', '\n'.join(names[count:]))
             cfg = Config.fromfile(ROOT / 'configs' / 'demo' / 'demo_random.py')
             cfg.work_dir, cfg.data_source.data_root = f'{folder}/work', f'{folder}/data'
-            size = count // 16
-            cfg.active_learning.update(initial=size, budget=size, stages=4)
+            cfg.active_learning.update(
+                initial=count // 16, budget=count // 16, stages=4
+            )
             cfg.train_cfg, cfg.param_scheduler = dict(max_iters=2), []
             run_stages(cfg)
             stages = [TrialFolder(cfg.work_dir).stage(k) for k in range(3)]
@@ -229,10 +221,8 @@ def bench_stage(args) -> None:
 
 def bench_data(args) -> None:
     """The plain learner on 32 x 32 images that lie in memory, as CIFAR's do."""
-    from mmengine.dataset import pseudo_collate
     from mmpretrain import registry
     from mmpretrain.datasets import CIFAR10
-    from torch.utils.data import DataLoader
 
     n_images = args.updates * args.batch_size
     pixels = np.random.default_rng(0).integers(0, 256, (n_images, 32, 32, 3), 'u1')
@@ -331,7 +321,6 @@ def bench_outputs(args) -> None:
 
 
 def prepare(args) -> None:
-    """Make a process ready to build learners in silence."""
     init_default_scope('mmpretrain' if args.size in CLASSIFIERS else 'mmdet')
     logging.disable(logging.INFO)  # MMEngine logs every initialised weight
     warnings.simplefilter('ignore')

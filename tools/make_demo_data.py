@@ -361,8 +361,7 @@ def write_set(folder: Path, parameters: dict) -> None:
             xml = annotation_xml(name, image.shape[1::-1], objects)
             (folder / 'Annotations' / f'{name}.xml').write_text(xml)
     for split, listed in splits.items():
-        text = '\n'.join(listed) + '\n'
-        (folder / f'ImageSets/Main/{split}.txt').write_text(text)
+        (folder / f'ImageSets/Main/{split}.txt').write_text('\n'.join([*listed, '']))
     stamp = {'parameters': parameters, 'objects': counts, 'clips': clips}
     (folder / STAMP).write_text(json.dumps(stamp, indent=1) + '\n')
 

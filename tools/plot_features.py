@@ -1,13 +1,11 @@
 """Draw what learners make of the pool of a stage, one panel per trial.
 
 A panel is a t-SNE of the learner's features of pool images, as in TJLS, Fig. 3. Colours
-are the first 20 classes, of a detector an image's most frequent one; crosses are images
-selected after the stage. Coordinates are written beside it as CSV.
+are the first 20 classes, of a detector an image's most frequent one; crosses, up to a
+quarter of --images, are those that the stage selected. Trials share the others as far
+as their pools agree. Coordinates are written beside it as CSV.
 
     python tools/plot_features.py work_dirs/demo_random work_dirs/demo_tjls
-
-Three quarters of --images are drawn from the pool, the same for all trials as far as
-their pools agree; up to a quarter are selected images.
 """
 
 import argparse
@@ -47,12 +45,11 @@ def draw_subset(pool: list[str], selected: set, images: int, seed: int) -> list[
 
 def gather_features(cfg: Config, stage: StageFolder, ids: list[str]) -> np.ndarray:
     """Features of N images, of sorted ids, by the weights of a stage, (N, F)."""
-    weights = read_checkpoint(stage.model, 'Restore it.')['state_dict']
     score, preprocessor = cfg.score_dataloader, cfg.get('data_preprocessor')
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope'))
     with scope, tempfile.TemporaryDirectory() as folder:
         model = MODELS.build({'data_preprocessor': preprocessor, **cfg.model})
-        model.load_state_dict(weights)
+        model.load_state_dict(read_checkpoint(stage.model, 'Restore it.')['state_dict'])
         list_file = Path(folder) / 'shown.txt'
         write_image_ids(list_file, ids)
         shown = DATASETS.build({**score.dataset, 'ann_file': str(list_file)})
@@ -62,7 +59,7 @@ def gather_features(cfg: Config, stage: StageFolder, ids: list[str]) -> np.ndarr
 
 
 def find_class(source, image_id: str) -> str:
-    """The class of an image, or its most frequent one, or '' if none is known."""
+    """The most frequent class of an image."""
     try:
         counts = source.count_labels([image_id])
     except InputError:  # nobody has labelled it
@@ -115,7 +112,6 @@ def draw_panels(path: Path, panels: dict[str, tuple[list[dict], tuple]]) -> None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw trials; 1 where the user has to mend something."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
