@@ -67,6 +67,7 @@ def test_a_loss_that_would_replace_another_is_refused(name, monkeypatch):
     branches = dict(brightness=dict(type='tjls_mm.Brightness'))
     model = build(discriminator=True, branches=branches).train()
     zero = model.head.fc.weight.sum()
-    monkeypatch.setattr(Brightness, 'loss', lambda *args: {name: zero})
+    kind = type(model.head.branches.brightness)
+    monkeypatch.setattr(kind, 'loss', lambda *args: {name: zero})
     with pytest.raises(InputError, match=f"Two losses are called '{name}'"):
         losses(model, batch(labelled=4))
