@@ -110,13 +110,15 @@ class Killed(BaseException):
     """Stands for a kill that no handler catches."""
 
 
+@pytest.mark.parametrize('method', ['tjls', 'gcn'])  # gcn draws in every iteration
 def test_stopped_and_started_again_equals_not_stopped(
-    reference, class_folders, tmp_path, monkeypatch
+    method, reference, class_folders, tmp_path, monkeypatch
 ):
     def config():
         hook = dict(type='tjls_mm.StageCheckpointHook', interval=2, _delete_=True)
         options = {'default_hooks.checkpoint': hook}
-        return make_classifier_config(class_folders, tmp_path / 'work', **options)
+        work_dir = tmp_path / 'work'
+        return make_classifier_config(class_folders, work_dir, method, **options)
 
     real = StageTrainLoop.run_iter
 
@@ -131,7 +133,7 @@ def test_stopped_and_started_again_equals_not_stopped(
             run_stages(config())
     assert list((tmp_path / 'work' / 'stage_01').glob('iter_4.pth'))
     run_stages(config())
-    assert_same(reference / 'tjls', tmp_path / 'work')
+    assert_same(reference / method, tmp_path / 'work')
 
 
 def test_stage_config_runs_under_mmpretrains_own_runner(reference):

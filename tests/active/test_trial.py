@@ -1,6 +1,7 @@
 """Whole trials: files, resume, leaks, refusals."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -124,6 +125,8 @@ def test_lowest_scores_are_selected(reference):
     lines = (reference / 'stage_00' / 'selection.csv').read_text().splitlines()[1:]
     rows = [line.split(',') for line in lines]
     logits = {i: float(x) for i, _, x, *_ in rows}
+    for _, _, logit, probability in rows:
+        assert float(probability) == pytest.approx(1 / (1 + math.exp(-float(logit))))
     selected = read_image_ids(reference / 'stage_00' / 'selected.txt')
     assert selected == sorted(logits, key=logits.get)[:6] == [*logits][:6]
     assert [rank for _, rank, *_ in rows[:7]] == [*'123456', '']

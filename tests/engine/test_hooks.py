@@ -85,14 +85,15 @@ def test_held_out_images_train_the_task_and_are_measured(run):
 
     from tjls_mm.image_ids import read_image_ids
 
-    folder = run()
+    folder = run(**{'method.pool_ratio': 3})
     held_out = read_image_ids(folder.held_out)
     assert len(held_out) == 1 and set(held_out) == set(SEEN['held out'])
     report = json.loads(folder.metrics.read_text())['discriminator']
     assert report['n_held_out'] == 1
     seen, pool = read_image_ids(folder.trained_on), read_image_ids(folder.pool)
     assert report['n_unseen'] == len(pool) - len(seen) and set(seen) <= set(pool)
-    # Two passes over the labelled images see as many of the pool: all 8 it may.
+    # Two passes over the labelled images see 16 pool images of the 24 they may.
+    assert len(seen) == 16
     in_batches = {i for batch in SEEN['batches'] for i in batch}
     assert set(seen) == in_batches & set(pool)
 
