@@ -33,7 +33,7 @@ def main() -> int:
     from mmengine.registry import init_default_scope
 
     from tjls_mm.active.config_file import read_config
-    from tjls_mm.active.launch import init_launcher
+    from tjls_mm.active.launch import close_launcher, init_launcher
     from tjls_mm.active.trial import run_stages
     from tjls_mm.errors import InputError, TrainingDiverged
 
@@ -57,6 +57,8 @@ def main() -> int:
         stopped = f'Stopped. The same command{again} continues where it was, with the'
         print(stopped, 'same results.', file=sys.stderr)
         return 130
+    finally:
+        close_launcher()
     return 0
 
 

@@ -278,7 +278,7 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
         ),
         (
             {'train_dataloader.dataset.scale': (8, 8)},
-            'val_dataloader.dataset has .*must be decoded alike',
+            'val_dataloader.dataset has .*set them alike',
         ),
         ({'train_dataloader.batch_size': 48}, 'context bank needs 95 images'),
         ({'param_scheduler.0.total_steps': 1}, 'OneCycleLR ends after 2 iterations'),

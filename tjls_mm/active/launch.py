@@ -28,3 +28,9 @@ def init_launcher(launcher: str, cfg: Config) -> None:
     dist_cfg.setdefault('timeout', PATIENCE_S)
     init_dist(launcher, **dist_cfg)
     os.environ.setdefault('RANK', str(torch.distributed.get_rank()))
+
+
+def close_launcher() -> None:
+    """End the communication: threads of it that live on abort Python's exit."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
