@@ -83,8 +83,10 @@ class StageTrainLoop(IterBasedTrainLoop):
             if self.stop_training:
                 break
             self.runner.model.train()
+            batch = next(batches)
+            # After the batch: the first one begins a loader, which draws a number.
             torch.manual_seed(derive_seed(self.seed, self.stage, 'iter', self._iter))
-            self.run_iter(next(batches))
+            self.run_iter(batch)
             self.train_seconds = time.perf_counter() - started
             due = self._iter < self._max_iters and self._iter % self.val_interval == 0
             if due and self.runner.val_loop is not None:
