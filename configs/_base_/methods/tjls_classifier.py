@@ -1,12 +1,4 @@
-# TJLS for classifiers: JLS with a transformer over the images of a batch.
-_base_ = 'jls_classifier.py'
+# TJLS for classifiers: the discriminator has the hidden layer of TJLS, Sec. 4.1.
+_base_ = 'tjls.py'
 
-method = dict(
-    bottleneck=dict(
-        type='tjls_mm.BatchTransformer',
-        tokens='images',
-        depth=1,
-        heads=1,
-        hidden=128,
-    ),
-)
+method = dict(branches=dict(discriminator=dict(hidden_features=(512,))))
