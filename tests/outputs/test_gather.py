@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_classifier_reader as classifier
-import test_ssd_reader as ssd
+import test_detector_readers as detectors
 import torch
 from mmengine.registry import init_default_scope
 
@@ -17,8 +17,17 @@ from tjls_mm.outputs import Outputs, gather_outputs
 from tjls_mm.outputs.gather import fingerprint, fixed_shape_batches
 
 NAMES = {
-    'ssd': ['logit', 'boxes', 'box_feature', 'feature', 'mutual_information'],
+    'detector': ['feature', 'boxes', 'flip_boxes', 'box_feature', 'mutual_information'],
     'classifier': ['logit', 'probability', 'pass_probability', 'predictive_entropy'],
+}
+SCOPES = {'detector': 'mmdet', 'classifier': 'mmpretrain'}
+LEARNERS = {
+    'detector': lambda: detectors.built('ssd'),
+    'classifier': classifier.build,
+}
+DATA = {
+    'detector': lambda n: detectors.batch([detectors.SHAPES[1]] * n),
+    'classifier': classifier.batch,
 }
 N = 11
 
@@ -27,7 +36,7 @@ class Images:
     """Images in memory; counts what is read."""
 
     def __init__(self, task: str, order=range(N), broken=None):
-        made = (ssd if task == 'ssd' else classifier).batch(N)
+        made = DATA[task](N)
         self.images = [{k: v[i] for k, v in made.items()} for i in range(N)]
         self.order = list(order)
         self.broken = broken
@@ -49,8 +58,8 @@ class Images:
 
 def gather(task, folder: Path, dataset=None, names=None, model=None, **options):
     dataset = dataset or Images(task)
-    init_default_scope('mmdet' if task == 'ssd' else 'mmpretrain')
-    model = model or (ssd if task == 'ssd' else classifier).build()
+    init_default_scope(SCOPES[task])
+    model = model or LEARNERS[task]()
     list_file = folder.parent / 'list.txt'
     if not list_file.exists():
         write_image_ids(list_file, [f'x/{i:02d}' for i in range(N)])
@@ -89,21 +98,23 @@ def whole(tmp_path_factory):
 
 
 def test_outputs_have_the_shapes_of_the_vocabulary(whole):
-    outputs = Outputs.open(whole / 'ssd' / 'out', whole / 'list.txt')
-    assert list(outputs) == NAMES['ssd']
+    outputs = Outputs.open(whole / 'detector' / 'out', whole / 'list.txt')
+    assert list(outputs) == NAMES['detector']
     assert outputs.image_ids == [f'x/{i:02d}' for i in range(N)]
-    shapes = {
-        n: (outputs[n].shape, str(outputs[n].dtype)) for n in ('logit', 'feature')
-    }
-    assert shapes == {'logit': ((N,), 'float32'), 'feature': ((N, 176), 'float32')}
-    boxes = outputs['boxes']
-    m = boxes.offsets[-1]
-    assert len(boxes) == N and m > N and boxes.label.dtype == np.int32
-    assert boxes.xyxy.shape == (m, 4) and boxes.probability.shape == (m, 5)
-    assert outputs['box_feature'].shape == (m, 16)
-    assert outputs['box_feature'].dtype == np.float16
-    own = boxes.probability[np.arange(m), boxes.label]
-    assert np.array_equal(own, boxes.score)
+    for name, width in (('mutual_information', ()), ('feature', (288,))):
+        assert outputs[name].shape == (N, *width)
+        assert outputs[name].dtype == np.float32
+    for boxes in outputs['boxes'], outputs['flip_boxes']:
+        m = boxes.offsets[-1]
+        assert len(boxes) == N and m > N
+        assert boxes.xyxy.shape == (m, 4) and boxes.probability.shape == (m, 5)
+        assert boxes.label.dtype == boxes.prior.dtype == np.int32
+        own = boxes.probability[np.arange(m), boxes.label]
+        assert np.array_equal(own, boxes.score)
+    features = outputs['box_feature']
+    assert features.shape == (len(outputs['boxes'].score), 32)
+    assert features.dtype == np.float16
+    assert outputs['boxes'].feature is features
     outputs = Outputs.open(whole / 'classifier' / 'out')
     assert outputs['pass_probability'].shape == (N, 2, 5)
     np.testing.assert_allclose(outputs['probability'].sum(1), 1, rtol=1e-5)
@@ -113,14 +124,13 @@ def test_outputs_have_the_shapes_of_the_vocabulary(whole):
 @torch.no_grad()
 def test_boxes_and_rows_belong_to_their_image(whole, task):
     """Against the model's own answer, image by image in batches of the same shape."""
-    init_default_scope('mmdet' if task == 'ssd' else 'mmpretrain')
+    init_default_scope(SCOPES[task])
     outputs = Outputs.open(whole / task / 'out')
-    module = ssd if task == 'ssd' else classifier
-    model, images = module.build(), Images(task)
+    model, images = LEARNERS[task](), Images(task)
     for i in range(0, N, 3):
         item = images[i]
         answers = model.test_step({k: [v] * 3 for k, v in item.items()})
-        if task == 'ssd':
+        if task == 'detector':
             expected = answers[0].pred_instances
             assert np.array_equal(outputs['boxes'][i].xyxy, expected.bboxes.numpy())
             assert np.array_equal(outputs['boxes'][i].label, expected.labels.numpy())
@@ -174,7 +184,7 @@ def test_what_cannot_be_gathered_is_refused(tmp_path):
     init_default_scope('mmpretrain')
     with pytest.raises(InputError, match="does not provide 'boxes'.*of detectors"):
         gather('classifier', tmp_path, names=['boxes'])
-    with pytest.raises(InputError, match='no reader'):
+    with pytest.raises(InputError, match='no pool reader knows Linear.*POOL_READERS'):
         gather('classifier', tmp_path, names=['logit'], model=torch.nn.Linear(1, 1))
     with pytest.raises(InputError, match='2 images, 1 different'):
         gather('classifier', tmp_path, Images('classifier', [3, 3]))

@@ -10,6 +10,7 @@ from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.outputs import VOCABULARY, Boxes, Needs, Outputs, check_finite
 from tjls_mm.outputs.shards import ShardedStore
+from tjls_mm.outputs.vocabulary import BOX_FIELDS
 from tjls_mm.query import write_selection
 from tjls_mm.randomness import tie_break
 
@@ -24,6 +25,7 @@ def make_boxes(counts, width=3, seed=0) -> Boxes:
         rng.integers(0, width, m).astype(np.int32),
         rng.random((m, width), np.float32),
         rng.random((m, 5)).astype(np.float16),
+        rng.integers(0, 3, m).astype(np.int32),
     )
 
 
@@ -59,6 +61,24 @@ def test_boxes_are_reduced_per_image(counts, block, monkeypatch):
     assert np.array_equal(boxes[-1].xyxy, boxes.xyxy[boxes.offsets[-2] :])
     with pytest.raises(IndexError):
         boxes[len(counts)]
+
+
+@pytest.mark.parametrize('counts', [[0, 2, 0, 9, 1, 0], [0, 0], [4]])
+def test_one_per_prior_is_the_first_box_of_each(counts):
+    boxes = make_boxes(counts)
+    found = boxes.one_per_prior()
+    assert len(found) == len(counts)
+    for i in range(len(counts)):
+        one, own = boxes[i], found[i]
+        first = [
+            row for row, prior in enumerate(one.prior) if prior not in one.prior[:row]
+        ]
+        for field in one._fields:
+            assert np.array_equal(getattr(own, field), getattr(one, field)[first])
+    again = found.one_per_prior()
+    assert np.array_equal(again.offsets, found.offsets)
+    plain = Boxes(np.array([0, 2]), *[np.zeros((2, 1))] * 4)
+    assert plain.one_per_prior() is plain
 
 
 def test_boxes_refuse_what_is_not_one_row_each():
@@ -142,16 +162,20 @@ def batches(ids, boxes, rows, size=2):
         yield {
             'logit': np.float32([len(ids[i]) * i for i in part]),
             'feature': np.float32([[i, -i] for i in part]),
-            'boxes.count': np.int32([len(b.score) for b in found]),
             **{
-                f'boxes.{name}': np.concatenate([getattr(b, name) for b in found])
-                for name in ('xyxy', 'score', 'label', 'probability')
+                f'{name}.count': np.int32([len(b.score) for b in found])
+                for name in ('boxes', 'flip_boxes')
+            },
+            **{
+                f'{name}.{field}': np.concatenate([getattr(b, field) for b in found])
+                for name in ('boxes', 'flip_boxes')
+                for field in BOX_FIELDS
             },
             'box_feature': np.concatenate([b.feature for b in found]),
         }
 
 
-NAMES = ['logit', 'feature', 'boxes', 'box_feature']
+NAMES = ['logit', 'feature', 'boxes', 'box_feature', 'flip_boxes']
 
 
 def write_store(folder, counts=(0, 2, 0, 3, 1, 0, 4), shards=2):
@@ -175,8 +199,13 @@ def test_what_is_written_is_read(tmp_path, shards):
     assert np.array_equal(outputs['feature'], [[i, -i] for i in range(7)])
     assert isinstance(outputs['logit'], np.memmap)
     assert not outputs['logit'].flags.writeable
-    for name in ('offsets', 'xyxy', 'score', 'label', 'probability', 'feature'):
+    for name in ('offsets', *BOX_FIELDS, 'feature'):
         assert np.array_equal(getattr(outputs['boxes'], name), getattr(boxes, name))
+    for name in ('offsets', *BOX_FIELDS):
+        assert np.array_equal(
+            getattr(outputs['flip_boxes'], name), getattr(boxes, name)
+        )
+    assert outputs['flip_boxes'].feature is None
     assert np.array_equal(outputs['box_feature'], boxes.feature)
     assert not (tmp_path / 'parts').exists()
 
@@ -221,7 +250,7 @@ def test_a_kill_in_joining_loses_nothing(tmp_path, monkeypatch):
     write_store(tmp_path / 'whole')
     real = ShardedStore._join_file
 
-    for killed_at in range(7):
+    for killed_at in (0, 1, 5, 14):
         folder = tmp_path / f'{killed_at}'
         left = [killed_at]
 
@@ -276,13 +305,21 @@ store.write_shard(0, [rows] * 9)
     assert left == ['plan.json']
 
 
-@pytest.mark.parametrize('name', ['feature', 'boxes.probability', 'box_feature'])
+@pytest.mark.parametrize(
+    'name', ['feature', 'boxes.probability', 'flip_boxes.score', 'box_feature']
+)
 def test_values_that_are_not_finite_are_named(name):
-    boxes = make_boxes([0, 2, 1])
-    arrays = {'feature': np.zeros((3, 2)), 'boxes': boxes, 'box_feature': boxes.feature}
+    boxes, flipped = make_boxes([0, 2, 1]), make_boxes([0, 4, 0])
+    arrays = {
+        'feature': np.zeros((3, 2)),
+        'boxes': boxes,
+        'flip_boxes': flipped,
+        'box_feature': boxes.feature,
+    }
     outputs = Outputs.from_arrays(['a', 'b', 'c'], arrays)
     check_finite(outputs, 'pool images')
-    spoiled = boxes.probability if name == 'boxes.probability' else arrays[name]
+    name_of, _, field = name.partition('.')
+    spoiled = getattr(arrays[name_of], field) if field else arrays[name]
     spoiled[1] = np.nan
     with pytest.raises(TrainingDiverged, match=rf"'{name}' of 1 of 3 .*\(b\)"):
         check_finite(outputs, 'pool images')

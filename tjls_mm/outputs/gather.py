@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from tjls_mm.errors import InputError
 from tjls_mm.files import file_hash
 from tjls_mm.outputs.outputs import BOX_COUNT, Outputs
-from tjls_mm.outputs.readers import DropoutMasks, find_reader
+from tjls_mm.outputs.readers import DropoutMasks, find_reader, no_reader
 from tjls_mm.outputs.shards import ShardedStore
-from tjls_mm.outputs.vocabulary import BOX_FIELDS, PASS_NAMES
+from tjls_mm.outputs.vocabulary import BOX_FIELDS, BOX_NAMES, PASS_NAMES
 from tjls_mm.processes import on_every_process, on_main_process
 from tjls_mm.progress import progress
 
@@ -84,7 +84,7 @@ def gather_outputs(
     reader = find_reader(model)
     for name in sorted(names):
         if reader is None or name not in reader.provides(model):
-            remedy = reader.remedy(name) if reader else 'no reader knows it'
+            remedy = reader.remedy(name) if reader else no_reader(model)
             raise InputError(
                 f'{type(model).__name__} does not provide {name!r}: {remedy}.'
             )
@@ -154,13 +154,14 @@ def flatten(outputs: dict, n_images: int) -> dict[str, np.ndarray]:
     flat = {}
     for name, value in outputs.items():
         value = value[:n_images]
-        if name == 'boxes':
-            flat[BOX_COUNT] = np.array([len(boxes) for boxes in value], np.int32)
-            keys = ('bboxes', 'scores', 'labels', 'probs')
+        if name in BOX_NAMES:
+            counts = [len(boxes) for boxes in value]
+            flat[f'{name}.{BOX_COUNT}'] = np.array(counts, np.int32)
+            keys = ('bboxes', 'scores', 'labels', 'probs', 'priors')
             for field, key in zip(BOX_FIELDS, keys, strict=True):
                 rows = torch.cat([boxes[key] for boxes in value]).cpu().numpy()
-                dtype = np.int32 if field == 'label' else np.float32
-                flat[f'boxes.{field}'] = rows.astype(dtype)
+                dtype = np.int32 if field in ('label', 'prior') else np.float32
+                flat[f'{name}.{field}'] = rows.astype(dtype)
         elif name == 'box_feature':
             flat[name] = torch.cat(value).half().cpu().numpy()
         else:

@@ -13,12 +13,12 @@ import numpy as np
 from tjls_mm.errors import InputError, TrainingDiverged
 from tjls_mm.files import file_hash
 from tjls_mm.image_ids import split_lines
-from tjls_mm.outputs.vocabulary import BOX_FIELDS
+from tjls_mm.outputs.vocabulary import BOX_FIELDS, BOX_NAMES
 from tjls_mm.randomness import tie_break
 
 INDEX_FILE = 'index.json'
 IDS_FILE = 'image_ids.txt'
-BOX_COUNT = 'boxes.count'
+BOX_COUNT = 'count'
 """Boxes per image, (N,); stored in place of offsets, so that shards can be joined."""
 
 _BLOCK = 1 << 24
@@ -49,6 +49,7 @@ class ImageBoxes(NamedTuple):
     label: np.ndarray
     probability: np.ndarray
     feature: np.ndarray | None = None
+    prior: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Boxes:
 
     Attributes:
         offsets: Image i has the rows ``offsets[i]`` to ``offsets[i + 1]``, (N + 1,).
-        xyxy, score, label, probability, feature: As in ``ImageBoxes``, with M rows.
+        xyxy, score, label, probability, feature, prior: As in ``ImageBoxes``, with M
+            rows; boxes without ``prior`` come from one each.
 
     >>> two = np.zeros((2, 4), np.float32)
     >>> boxes = Boxes(np.array([0, 2, 2]), two, np.array([0.9, 0.5]), None, None)
@@ -71,6 +73,7 @@ class Boxes:
     label: np.ndarray
     probability: np.ndarray
     feature: np.ndarray | None = None
+    prior: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -85,6 +88,25 @@ class Boxes:
     def count(self) -> np.ndarray:
         """Boxes per image, (N,)."""
         return np.diff(self.offsets)
+
+    def one_per_prior(self) -> 'Boxes':
+        """The box of highest score of every prior of an image.
+
+        What is counted or averaged over ``probability`` then counts every row once.
+        """
+        if self.prior is None:
+            return self
+        image = np.repeat(np.arange(len(self)), self.count)
+        width = int(self.prior.max(initial=0)) + 1
+        # Highest score first within an image: the first row of a prior is the best.
+        _, rows = np.unique(image * width + self.prior, return_index=True)
+        rows.sort()
+        kept = np.bincount(image[rows], minlength=len(self))
+        fields = (getattr(self, name) for name in ImageBoxes._fields)
+        return Boxes(
+            np.append(0, np.cumsum(kept)),
+            *(None if field is None else field[rows] for field in fields),
+        )
 
     def reduce(self, values, how: str = 'mean', empty: float = 0.0) -> np.ndarray:
         """Numbers of boxes to numbers of images.
@@ -170,13 +192,14 @@ class Outputs(Mapping):
                 if (found := form(arrays[name])) != expected:
                     raise ValueError(f'{found}, expected {expected}')
         with _readable(folder / INDEX_FILE):
-            if 'boxes' in names:
-                offsets = np.append(0, np.cumsum(arrays[BOX_COUNT], dtype=np.int64))
-                fields = {field: arrays[f'boxes.{field}'] for field in BOX_FIELDS}
+            for name in filter(names.__contains__, BOX_NAMES):
+                counts = arrays[f'{name}.{BOX_COUNT}']
+                offsets = np.append(0, np.cumsum(counts, dtype=np.int64))
+                fields = {field: arrays[f'{name}.{field}'] for field in BOX_FIELDS}
                 if any(len(field) != offsets[-1] for field in fields.values()):
                     raise ValueError(f'{offsets[-1]} boxes by count, others by fields')
-                feature = arrays.get('box_feature')
-                arrays['boxes'] = Boxes(offsets, **fields, feature=feature)
+                feature = arrays.get('box_feature') if name == 'boxes' else None
+                arrays[name] = Boxes(offsets, **fields, feature=feature)
             return cls(ids, {name: arrays[name] for name in names})
 
     def __getitem__(self, name: str):
@@ -239,9 +262,14 @@ def check_finite(outputs: Outputs, where: str) -> None:
 
     ``where`` names the images, e.g. 'pool images of stage_00'.
     """
-    arrays = dict(outputs)
-    if boxes := arrays.pop('boxes', None):
-        arrays |= {f'boxes.{field}': getattr(boxes, field) for field in BOX_FIELDS}
+    arrays, offsets = dict(outputs), {}
+    for name in filter(outputs.__contains__, BOX_NAMES):
+        boxes = arrays.pop(name)
+        fields = {f'{name}.{field}': getattr(boxes, field) for field in BOX_FIELDS}
+        arrays |= {key: field for key, field in fields.items() if field is not None}
+        offsets |= dict.fromkeys(fields, boxes.offsets)
+    if 'box_feature' in arrays:
+        offsets['box_feature'] = outputs['boxes'].offsets
     for name, array in arrays.items():
         rows = np.zeros(0, np.int64)
         for start, block in blocks(array):
@@ -249,8 +277,8 @@ def check_finite(outputs: Outputs, where: str) -> None:
             rows = np.append(rows, np.flatnonzero(bad) + start)
         if not len(rows):
             continue
-        if name == 'box_feature' or name.startswith('boxes.'):
-            rows = np.unique(np.searchsorted(boxes.offsets, rows, 'right') - 1)
+        if name in offsets:
+            rows = np.unique(np.searchsorted(offsets[name], rows, 'right') - 1)
         ids = ', '.join(outputs.image_ids[row] for row in rows[:3])
         raise TrainingDiverged(
             f'{name!r} of {len(rows)} of {len(outputs.image_ids)} {where} is not '

@@ -15,26 +15,40 @@ VOCABULARY = {
     'probability': "(N, K) float32, [0, 1], a row sums to 1: a classifier's softmax",
     'feature': '(N, F) float32, any number, not normalised: what the class layer of a '
     'classifier sees, after global pooling and bottleneck; of a detector the mean of '
-    'each level over its locations, levels side by side',
+    'each level that its head is given over the image without padding, levels side by '
+    'side',
     'boxes': 'Boxes, see BOX_FIELDS: detections after suppression, bit-equal to what '
     'the detector predicts, highest score first within an image, which may have none; '
-    'a prior gives a box for each class above the threshold, of equal probabilities',
+    'many heads give a box for each class of a prior above the threshold, of equal '
+    'probabilities: Boxes.one_per_prior()',
+    'flip_boxes': 'Boxes of the mirrored image, in pixels of the image as it is; to '
+    'compare with boxes; one more forward pass',
     'box_feature': '(M, F) float16, any number, not normalised: mean of a feature map '
-    'over the area of a box, of the finest level: others differ in width and meaning',
+    'over the area of a box of boxes, of the level that suits its size; of the finest '
+    'where levels differ in width',
     'pass_probability': '(N, T, K) float32, [0, 1], a row of K sums to 1: class '
     'probabilities of a classifier in T passes with dropout on the features',
     'predictive_entropy': '(N,) float32, [0, ln C] nats: entropy of the mean class '
-    'probabilities of T passes; of a detector for each prior, and their mean',
-    'mutual_information': '(N,) float32, [0, ln C] nats: predictive_entropy less the '
-    'mean entropy of a single pass (BALD); of a detector as above',
+    'probabilities of T passes; of a detector for each prior, and their mean; [0, K ln '
+    '2] where a head has a sigmoid per class, summed over classes',
+    'mutual_information': '(N,) float32, range as above, nats: predictive_entropy less '
+    'the mean entropy of a single pass (BALD); of a detector as above',
 }
+
+BOX_NAMES = ('boxes', 'flip_boxes')
+"""Names of outputs that are ``Boxes``."""
 
 BOX_FIELDS = {
     'xyxy': '(M, 4) float32, pixels: corners in the original image, from 0',
-    'score': '(M,) float32, [0, 1]: confidence in the label',
+    'score': '(M,) float32, [0, 1]: confidence in the label; of some heads a '
+    'probability times centerness, objectness or overlap',
     'label': '(M,) int32, 0 to K - 1: class',
-    'probability': '(M, K) float32, [0, 1], a row sums to at most 1: of all classes at '
-    'the prior of the box, without background',
+    'probability': '(M, K) float32, [0, 1], a row of a softmax sums to at most 1, of '
+    'sigmoids to at most K: of all classes at the prior of the box, without '
+    'background, centerness, objectness or overlap',
+    'prior': '(M,) int32, from 0: where in the image a box comes from, as the number '
+    'of a location and anchor (levels one after another), of a region proposal or of a '
+    'query; equal numbers in boxes and flip_boxes mean nothing',
 }
 
 PASS_NAMES = ('pass_probability', 'predictive_entropy', 'mutual_information')

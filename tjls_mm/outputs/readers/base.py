@@ -65,9 +65,10 @@ class PoolReader(ABC):
             masks: Of the stochastic passes.
 
         Returns:
-            By name a tensor of leading size B; ``boxes``: a list of B InstanceData
-            with ``bboxes`` (m, 4), ``scores`` (m,), ``labels`` (m,) and ``probs``
-            (m, K); ``box_feature``: a list of B tensors (m, F).
+            By name a tensor of leading size B; ``boxes`` and ``flip_boxes``: a list of
+            B InstanceData with ``bboxes`` (m, 4), ``scores`` (m,), ``labels`` (m,),
+            ``probs`` (m, K) and ``priors`` (m,); ``box_feature``: a list of B tensors
+            (m, F).
         """
 
     def remedy(self, name: str) -> str:
@@ -97,16 +98,27 @@ def find_reader(model: nn.Module) -> PoolReader | None:
     return next((reader for reader in readers if reader.fits(model)), None)
 
 
-def branch_names(head: nn.Module) -> tuple[str, ...]:
-    """Outputs that the branches of a head provide."""
-    branches = head.branches.values() if isinstance(head, JointLearner) else ()
+def no_reader(model: nn.Module) -> str:
+    """What to write where no reader fits a model, as a sentence without full stop."""
+    return (
+        f'no pool reader knows {type(model).__name__} with such a head: write a '
+        'subclass of tjls_mm.outputs.readers.PoolReader that does, register it in '
+        'tjls_mm.registry.POOL_READERS and list its module in custom_imports'
+    )
+
+
+def branch_names(learner: nn.Module) -> tuple[str, ...]:
+    """Outputs that the branches of a joint learner provide; of others none."""
+    branches = learner.branches.values() if isinstance(learner, JointLearner) else ()
     return tuple(dict.fromkeys(name for b in branches for name in b.provides))
 
 
-def read_branches(head: nn.Module, inputs: BranchInputs, names: Sequence[str]) -> dict:
-    """Outputs of those branches of a head that are asked for."""
+def read_branches(
+    learner: JointLearner, inputs: BranchInputs, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Outputs of those branches of a joint learner that are asked for."""
     outputs = {}
-    for branch in head.branches.values():
+    for branch in learner.branches.values():
         if set(branch.provides) & set(names):
             found = branch.outputs(inputs)
             outputs.update({n: found[n] for n in branch.provides if n in names})
@@ -116,3 +128,8 @@ def read_branches(head: nn.Module, inputs: BranchInputs, names: Sequence[str]) -
 def entropy(probability: Tensor) -> Tensor:
     """Entropy over the last axis, in nats."""
     return torch.special.entr(probability).sum(-1)
+
+
+def binary_entropy(probability: Tensor) -> Tensor:
+    """Sum over the last axis of the entropies of yes-or-no questions, in nats."""
+    return entropy(probability) + entropy(1 - probability)
