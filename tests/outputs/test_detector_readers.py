@@ -94,10 +94,10 @@ def batch(shapes=SHAPES, seed: int = 0) -> dict:
 
 
 @torch.no_grad()
-def read(model, names, data=None, passes=0, seed=0):
+def read(model, names, data=None, passes=0, seed=0, dropout=0.5):
     data = model.data_preprocessor(data or batch(), False)
     ids = [sample.metainfo['image_id'] for sample in data['data_samples']]
-    masks = DropoutMasks(ids, passes, 0.5, seed)
+    masks = DropoutMasks(ids, passes, dropout, seed)
     return find_reader(model).read(model, data, names, masks)
 
 
@@ -222,6 +222,34 @@ def test_passes_follow_their_seed_and_dropout(name):
     assert not torch.equal(one['predictive_entropy'], two['predictive_entropy'])
     again = read(model, ENTROPIES, passes=3)
     assert all(torch.equal(again[key], one[key]) for key in ENTROPIES)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_passes_without_dropout_are_all_the_same(name):
+    out = [read(detector(name), ENTROPIES, passes=t, dropout=0.0) for t in (1, 3)]
+    for key in ENTROPIES:
+        torch.testing.assert_close(out[0][key], out[1][key], rtol=1e-5, atol=1e-5)
+    assert out[1]['mutual_information'].max() < 1e-5
+
+
+@pytest.mark.parametrize('name', QUERY)
+@torch.no_grad()
+def test_entropies_of_queries_are_of_the_decoder_that_predicts(name):
+    model = detector(name)
+    out = read(model, ENTROPIES, passes=1, dropout=0.0)
+    data = model.data_preprocessor(batch(), False)
+    feats = model.extract_feat(data['inputs'])
+    logits = model.bbox_head(**model.forward_transformer(feats, data['data_samples']))
+    logits = logits[0][-1].double()
+    if model.bbox_head.loss_cls.use_sigmoid:
+        p = torch.stack([logits.sigmoid(), 1 - logits.sigmoid()])
+        expected = -(p * p.log()).sum((0, 3)).mean(1)
+    else:
+        p = logits.softmax(-1)
+        expected = -(p * p.log()).sum(2).mean(1)
+    torch.testing.assert_close(
+        out['predictive_entropy'].double(), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize('name', ['ssd', 'retinanet'])
