@@ -257,7 +257,7 @@ NEEDS = {
     'cascade_rcnn': (
         max_pooling,
         'roi_head (CascadeRoIHead, layer bbox_roi_extractor.0.roi_layers.0)',
-        "roi_align of pool_mode 'max'",
+        'roi_align for pool_mode=max',
     ),
 }
 

@@ -10,8 +10,8 @@ import torch
 from families import TWO_STAGE, batch, build, family
 from test_compat import WHEEL, needs_stand_in, needs_wheel, run_python
 
+from tjls_mm import roi_align
 from tjls_mm.errors import InputError, TrainingDiverged
-from tjls_mm.roi_align import roi_align_backward, roi_align_forward
 
 # On a map of 10 x 12 cells: inside, one cell, whole, past each border, outside, empty.
 ROIS = torch.tensor(
@@ -34,7 +34,7 @@ OPTIONS = list(itertools.product((0, 2), (True, False), (1.0, 0.5)))
 def forward(maps, rois, shape=(3, 2), ratio=0, aligned=True, scale=1.0, pool_mode=1):
     output = maps.new_full((len(rois), maps.shape[1], *shape), math.nan)
     unused = maps.new_zeros(0)
-    roi_align_forward(
+    roi_align.roi_align_forward(
         maps, rois, output, unused, unused, *shape, scale, ratio, pool_mode, aligned
     )
     return output
@@ -43,7 +43,7 @@ def forward(maps, rois, shape=(3, 2), ratio=0, aligned=True, scale=1.0, pool_mod
 def backward(grads, rois, map_shape, ratio=0, aligned=True, scale=1.0):
     grad_input = grads.new_zeros(map_shape)
     unused, shape = grads.new_zeros(0), grads.shape[2:]
-    roi_align_backward(
+    roi_align.roi_align_backward(
         grads, rois, unused, unused, grad_input, *shape, scale, ratio, 1, aligned
     )
     return grad_input
@@ -106,17 +106,17 @@ def test_gradient_is_the_adjoint(ratio, aligned, scale):
 
 @needs_stand_in
 def test_gradient_check_through_mmcv():
-    from mmcv.ops import roi_align
+    from mmcv.ops import RoIAlign
 
-    maps = random(2, 2, 10, 12).requires_grad_()
-    assert torch.autograd.gradcheck(lambda m: roi_align(m, ROIS, (3, 2)), maps)
+    maps, layer = random(2, 2, 10, 12).requires_grad_(), RoIAlign((3, 2))
+    assert torch.autograd.gradcheck(lambda m: layer(m, ROIS), maps)
 
 
 def test_backward_adds():
     grads = random(len(ROIS), 3, 3, 2)
     grad_input = torch.ones(2, 3, 10, 12, dtype=grads.dtype)
     unused = grads.new_zeros(0)
-    roi_align_backward(
+    roi_align.roi_align_backward(
         grads, ROIS, unused, unused, grad_input, 3, 2, 1.0, 0, 1, aligned=True
     )
     expected = backward(grads, ROIS, grad_input.shape) + 1
@@ -132,6 +132,15 @@ def test_only_rois_without_area():
     maps = random(2, 3, 10, 12)
     assert not forward(maps, ROIS[7:]).any()
     assert not backward(random(2, 3, 3, 2), ROIS[7:], maps.shape).any()
+
+
+@pytest.mark.parametrize('at_once', [2, 64])
+def test_several_rois_at_once_as_on_a_gpu(at_once, monkeypatch):
+    maps, grads = random(2, 3, 10, 12), random(len(ROIS), 3, 3, 2)
+    alone = forward(maps, ROIS), backward(grads, ROIS, maps.shape)
+    monkeypatch.setitem(roi_align.ROIS_AT_ONCE, 'cpu', at_once)
+    together = forward(maps, ROIS), backward(grads, ROIS, maps.shape)
+    torch.testing.assert_close(together, alone)
 
 
 def test_memory_format_does_not_matter():

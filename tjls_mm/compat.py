@@ -169,7 +169,7 @@ def load_on_this_process(name: str) -> dict:
 
 
 _GET_OPS = (
-    'Run `make ops` (10-30 minutes) or install an mmcv wheel with ops for this torch.'
+    'Run `make ops` (10-30 minutes) or install an mmcv wheel with ops for this torch'
 )
 
 
@@ -196,7 +196,7 @@ class _MissingOps(types.ModuleType):
 
         def missing(*args, **kwargs):
             raise RuntimeError(
-                f"mmcv's compiled operator '{name}' is not installed. {_GET_OPS}"
+                f"mmcv's compiled operator '{name}' is not installed. {_GET_OPS}."
             )
 
         missing.__name__ = name
@@ -223,7 +223,7 @@ def operator_problems(model: nn.Module) -> Iterator[str]:
         yield (
             f'{place} ({type(owner).__name__}{layer and f", layer {layer}"}) needs '
             f"mmcv's compiled operator '{operator}', which is not installed. "
-            f'{_GET_OPS} Or use another detector, without it.'
+            f'{_GET_OPS}, or choose a detector or settings without it.'
         )
 
 
@@ -255,7 +255,7 @@ def _needed(part: object) -> Iterator[str]:
     if getattr(part, 'use_deform', False):  # mmcv's SAConv2d
         yield 'deform_conv'
     if type(part).__name__ == 'RoIAlign' and part.pool_mode == 'max':
-        yield "roi_align of pool_mode 'max'"
+        yield 'roi_align for pool_mode=max'
     test_cfg = getattr(part, 'test_cfg', None)
     if isinstance(test_cfg, dict) and 'soft_nms' in str(test_cfg.get('nms')):
         yield 'softnms'

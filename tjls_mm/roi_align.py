@@ -1,13 +1,14 @@
 """RoIAlign in PyTorch, in the form of mmcv's compiled operators.
 
 Each bin averages bilinear samples on a grid, and the weight of a sample is the product
-of a weight along y and one along x. So a RoI costs two matrix products with its crop
-of the map, whatever the number of samples: ``by_row @ crop @ by_column.T``.
+of a weight along y and one along x. So a RoI costs two matrix products with its crop of
+the map, whatever the number of samples: ``by_row @ crop @ by_column.T``.
 
 Source: He et al., Mask R-CNN, Sec. 3; mmcv's ``csrc/pytorch/cpu/roi_align.cpp``, whose
 order of operations the positions of the samples follow.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -17,6 +18,12 @@ from tjls_mm.errors import InputError, TrainingDiverged
 
 AVERAGE = 1
 """``pool_mode`` of mmcv's operators for 'avg'; 0 is 'max'."""
+
+ROIS_AT_ONCE = {'cpu': 1}
+"""RoIs that share a crop around all of them, by type of device, else 64.
+
+A CPU saves arithmetic with a crop for each, a GPU saves calls.
+"""
 
 
 def roi_align_forward(
@@ -56,10 +63,10 @@ def roi_align_forward(
         pooled = maps.new_empty(len(rois), aligned_height, aligned_width, maps.shape[3])
         shape = aligned_height, aligned_width
         crops = _crops(maps, rois, shape, spatial_scale, sampling_ratio, aligned)
-        for bins, (crop, by_row, by_column) in zip(pooled, crops, strict=True):
-            strips = by_row @ crop  # (bins, w * C)
-            strips = strips.view(aligned_height, by_column.shape[1], -1)
-            torch.matmul(by_column, strips, out=bins)
+        for rows, crop, by_row, by_column in crops:
+            strips = by_row.flatten(0, 1) @ crop  # (n * bins, w * C)
+            strips = strips.view(*by_row.shape[:2], by_column.shape[2], -1)
+            torch.matmul(by_column[:, None], strips, out=pooled[rows])
     output.copy_(pooled.permute(0, 3, 1, 2))
 
 
@@ -88,9 +95,9 @@ def roi_align_backward(
         maps = grads.new_zeros(n_images, *size, channels)
         shape = aligned_height, aligned_width
         crops = _crops(maps, rois, shape, spatial_scale, sampling_ratio, aligned)
-        for bins, (crop, by_row, by_column) in zip(grads, crops, strict=True):
-            strips = by_column.T @ bins  # (bins, w, C)
-            crop.addmm_(by_row.T, strips.view(aligned_height, -1))
+        for rows, crop, by_row, by_column in crops:
+            strips = by_column.mT[:, None] @ grads[rows]  # (n, bins, w, C)
+            crop.addmm_(by_row.flatten(0, 1).T, strips.view(-1, crop.shape[1]))
     grad_input += maps.permute(0, 3, 1, 2)
 
 
@@ -118,10 +125,11 @@ def _crops(
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each RoI its crop, (h, w * C), a view of ``maps``, (B, H, W, C), and weights.
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """For each few RoIs of one image their rows, their crop and its weights.
 
-    These are (bins, h) along y and (bins, w) along x.
+    The crop, (h, w * C), is a view of ``maps``, (B, H, W, C). The weights of n RoIs are
+    (n, bins, h) along y and (n, bins, w) along x.
     """
     if len(rois) == 0:
         return
@@ -130,19 +138,31 @@ def _crops(
     if not torch.isfinite(length).all():
         raise TrainingDiverged('RoIAlign: a region of interest is not finite.')
     length = length.clamp_min(0.0 if aligned else 1.0)
-    _, height, width, channels = maps.shape
+    n_images, height, width, channels = maps.shape
     x, y = (
         _weights(start[:, i], length[:, i], shape[1 - i], size, sampling_ratio)
         for i, size in enumerate((width, height))
     )
-    rows = maps.view(len(maps), height, width * channels)
-    # The only wait for a GPU.
-    edges = torch.stack([rois[:, 0].long(), *y[:2], *x[:2]], dim=1).tolist()
-    for (image, top, bottom, left, right), by_row, by_column in zip(
-        edges, y[2], x[2], strict=True
-    ):
-        crop = rows[image, top:bottom, left * channels : right * channels]
-        yield crop, by_row[:, : bottom - top], by_column[:, : right - left]
+    # The last wait for a GPU.
+    edges = torch.stack([rois[:, 0].long(), *y[:2], *x[:2]]).tolist()
+    at_once = ROIS_AT_ONCE.get(maps.device.type, 64)
+    lines = maps.view(n_images, height, width * channels)
+    for rows in _runs(edges[0], at_once):
+        image, tops, bottoms, lefts, rights = (edge[rows] for edge in edges)
+        y_span = slice(min(tops), max(bottoms))
+        left, right = min(lefts), max(rights)
+        crop = lines[image[0], y_span, left * channels : right * channels]
+        yield rows, crop, y[2][rows, :, y_span], x[2][rows, :, left:right]
+
+
+def _runs(values: list[int], longest: int) -> Iterator[slice]:
+    """Where one value stands in a row, in pieces of at most ``longest``."""
+    start = 0
+    for _, run in itertools.groupby(values):
+        end = start + len(list(run))
+        for first in range(start, end, longest):
+            yield slice(first, min(first + longest, end))
+        start = end
 
 
 def _weights(
@@ -157,35 +177,30 @@ def _weights(
         sampling_ratio: Samples per bin; 0 for one per cell, rounded up.
 
     Returns:
-        First cell of a RoI and the one after its last, (R,), int64, and the weights of
-        the cells from the first on, (R, bins, S), S the most cells of any RoI.
+        First cell of a RoI and the one after its last, (R,), int64, and the weights,
+        (R, bins, size).
     """
     step = length / bins
     n_samples = torch.ceil(step)
     if sampling_ratio > 0:
         n_samples = torch.full_like(step, sampling_ratio)
-    n_samples = n_samples.clamp_min(1)[:, None]  # a RoI of length 0 is cleared below
-    i = torch.arange(int(n_samples.max()), device=start.device, dtype=start.dtype)
-    within = (i + 0.5) * step[:, None] / n_samples  # (R, samples)
+    divisor = n_samples.clamp_min(1)[:, None]
+    i = torch.arange(int(divisor.max()), device=start.device, dtype=start.dtype)
+    within = (i + 0.5) * step[:, None] / divisor  # (R, samples)
     bin_start = start[:, None] + torch.arange(bins, device=i.device) * step[:, None]
     position = bin_start[:, :, None] + within[:, None]  # (R, bins, samples)
 
-    live = (i < n_samples)[:, None] & (position >= -1) & (position <= size)
-    if sampling_ratio <= 0:
-        live &= (length > 0)[:, None, None]
+    live = (i < n_samples[:, None])[:, None] & (position >= -1) & (position <= size)
+    share = live / divisor[:, None]
     position = position.clamp(0, size - 1)
     low = position.floor()
-    part = live / n_samples[:, None]
-    high_part = (position - low) * part
+    high_share = (position - low) * share
     low = low.long()
     high = (low + 1).clamp_max(size - 1)
+    weights = start.new_zeros(len(start), bins, size)
+    weights.scatter_add_(2, low, share - high_share)
+    weights.scatter_add_(2, high, high_share)
 
     first = torch.where(live, low, size - 1).flatten(1).amin(1)
-    stop = torch.where(live, high, first[:, None, None]).flatten(1).amax(1) + 1
-    n_cells = int((stop - first).max())
-    weights = start.new_zeros(len(start), bins, n_cells)
-    for cell, share in ((low, part - high_part), (high, high_part)):
-        # What is not live weighs nothing, wherever it goes.
-        cell = (cell - first[:, None, None]).clamp(0, n_cells - 1)
-        weights.scatter_add_(2, cell, share)
+    stop = torch.where(live, high, 0).flatten(1).amax(1).clamp_min(first) + 1
     return first, stop, weights
