@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from tjls_mm.errors import TrainingDiverged
-from tjls_mm.models import fill_context_banks
+from tjls_mm.models import add_joint_parts, fill_context_banks
 from tjls_mm.outputs.readers import DropoutMasks, find_reader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,11 +25,9 @@ def build(joint: bool = True, **head):
     cfg.neck.update(in_channels=(16, 32, 64), out_channels=(16, 32, 64, 64))
     cfg.bbox_head.update(in_channels=(16, 32, 64, 64), **head)
     if joint:
-        cfg.bbox_head.update(
-            type='tjls_mm.JointSSDHead',
-            bottleneck=dict(type='tjls_mm.BatchTransformer', tokens='images'),
-            branches=BRANCHES,
-        )
+        bottleneck = dict(type='tjls_mm.BatchTransformer', tokens='images')
+        vector = dict(type='tjls_mm.ConfidenceFlatten')
+        cfg = add_joint_parts(cfg, bottleneck, BRANCHES, vector)
     model = MODELS.build(cfg)
     model.init_weights()
     # Other weights than a born head's, whose boxes are all below the threshold.
@@ -155,7 +153,7 @@ def test_entropies_of_passes_are_those_of_each_prior():
     for f in factors.double():
         parts = f.split([16, 32, 64, 64], 1)
         dropped = [m * p[..., None, None] for m, p in zip(maps, parts, strict=True)]
-        conf = model.bbox_head.confidences([m.float() for m in dropped])
+        conf, _ = model.bbox_head([m.float() for m in dropped])
         priors = [c.permute(0, 2, 3, 1).reshape(4, -1, 6) for c in conf]
         probabilities.append(torch.cat(priors, 1).double().softmax(-1))
     p = torch.stack(probabilities)  # (T, B, priors, K + 1)
@@ -176,8 +174,8 @@ def test_branches_say_their_outputs():
     assert 'logit' in find_reader(model).provides(model)
     data = model.data_preprocessor(batch(), False)
     maps = model.extract_feat(data['inputs'])
-    conf = torch.cat([c.flatten(1) for c in model.bbox_head.confidences(maps)], 1)
-    expected = model.bbox_head.branches['discriminator'](conf)
+    conf = torch.cat([c.flatten(1) for c in model.bbox_head(maps)[0]], 1)
+    expected = model.branches['discriminator'](conf)
     assert torch.equal(read(model, ['logit'])['logit'], expected)
     assert torch.equal(read(model, ['logit', 'boxes'])['logit'], expected)
     plain = build(joint=False)

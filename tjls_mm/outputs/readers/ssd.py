@@ -20,7 +20,7 @@ ENTROPIES = ('predictive_entropy', 'mutual_information')
 
 @POOL_READERS.register_module()
 class SSDReader(PoolReader):
-    """SingleStageDetector with SSDHead or JointSSDHead.
+    """SingleStageDetector with SSDHead, plain or joint.
 
     Stochastic passes drop channels of the feature maps that the head is given.
     """
@@ -31,7 +31,7 @@ class SSDReader(PoolReader):
 
     def provides(self, model: nn.Module) -> tuple[str, ...]:
         own = ('boxes', 'box_feature', 'feature', *ENTROPIES)
-        return (*own, *branch_names(model.bbox_head))
+        return (*own, *branch_names(model))
 
     def other_family(self, name: str) -> str:
         return (
@@ -46,14 +46,15 @@ class SSDReader(PoolReader):
         maps = model.extract_feat(data['inputs'])
         outputs = {'feature': torch.cat([m.mean((2, 3)) for m in maps], 1)}
         with_boxes = 'boxes' in names or 'box_feature' in names
-        with_branches = set(names) & set(branch_names(head))
-        if with_boxes:
-            conf, deltas = head(maps)
-        elif with_branches:
-            conf = head.confidences(maps)
+        with_branches = set(names) & set(branch_names(model))
         if with_branches:
-            inputs = head.branch_inputs(maps, conf)
-            outputs.update(read_branches(head, inputs, names))
+            with model.watching(data['data_samples']) as seen:
+                seen.feats = maps
+                conf, deltas = head(maps)
+            inputs = model.branch_inputs(seen)
+            outputs.update(read_branches(model, inputs, names))
+        elif with_boxes:
+            conf, deltas = head(maps)
         if with_boxes:
             _refuse_non_finite(conf, masks.image_ids)
             metas = [sample.metainfo for sample in data['data_samples']]
@@ -84,10 +85,7 @@ def _stochastic(head: SSDHead, maps: Sequence[Tensor], masks: DropoutMasks) -> d
     for factors in masks.draw(sum(widths), maps[0].device):
         parts = factors.split(widths, 1)
         dropped = [m * f[..., None, None] for m, f in zip(maps, parts, strict=True)]
-        if hasattr(head, 'confidences'):
-            conf = head.confidences(dropped)
-        else:
-            conf = [conv(m) for m, conv in zip(dropped, head.cls_convs, strict=True)]
+        conf, _ = head(dropped)
         classes = head.cls_out_channels
         logits = [c.permute(0, 2, 3, 1).reshape(len(c), -1, classes) for c in conf]
         probability = torch.cat(logits, 1).softmax(-1)  # (B, priors, K + 1)
