@@ -8,6 +8,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,18 @@ def compiled_ops_missing() -> bool:
 needs_stand_in = pytest.mark.skipif(
     not compiled_ops_missing(), reason='mmcv has its compiled ops here'
 )
+
+
+def wheel_reason() -> str:
+    """Why the wheel is no use here, empty if it is."""
+    if not WHEEL.exists():
+        return f'no {WHEEL}'
+    if sys.version_info[:2] != (3, 11) or not torch.__version__.startswith('2.13.'):
+        return f'{WHEEL.name} is built for Python 3.11 and torch 2.13'
+    return ''
+
+
+needs_wheel = pytest.mark.skipif(bool(wheel_reason()), reason=wheel_reason())
 
 
 def run_python(code: str, *paths: Path) -> str:
@@ -114,11 +127,7 @@ COMPARE = """
 """
 
 
-@pytest.mark.skipif(not WHEEL.exists(), reason=f'no {WHEEL}')
-@pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11) or not torch.__version__.startswith('2.13.'),
-    reason=f'{WHEEL.name} is built for Python 3.11 and torch 2.13',
-)
+@needs_wheel
 def test_same_boxes_as_compiled(tmp_path):
     with zipfile.ZipFile(WHEEL) as wheel:
         wheel.extractall(tmp_path)
@@ -185,13 +194,13 @@ def test_mmcv_batched_nms_keeps_classes_apart():
 
 @needs_stand_in
 def test_other_ops_say_what_is_missing():
-    from mmcv.ops import roi_align, soft_nms
+    from mmcv.ops import deform_conv2d, soft_nms
 
     with pytest.raises(RuntimeError, match="'softnms'.*make ops"):
         soft_nms(BOXES, SCORES)
-    rois = torch.tensor([[0.0, 0, 0, 4, 4]])
-    with pytest.raises(RuntimeError, match="'roi_align_forward'.*make ops"):
-        roi_align(torch.zeros(1, 1, 8, 8), rois, 2)
+    offset, weight = torch.zeros(1, 18, 6, 6), torch.zeros(1, 1, 3, 3)
+    with pytest.raises(RuntimeError, match="'deform_conv_forward'.*make ops"):
+        deform_conv2d(torch.zeros(1, 1, 8, 8), offset, weight)
 
 
 @needs_stand_in
@@ -212,3 +221,60 @@ def test_import_works(module):
 def test_importing_the_package_imports_no_torch():
     code = "import sys, tjls_mm; print('torch' in sys.modules, 'mmcv' in sys.modules)"
     assert run_python(code).split() == ['False', 'False']
+
+
+# --- Detectors that cannot run without compiled ops ---
+
+
+def dcn(model):
+    stages = (False, False, False, True)
+    dcn = dict(type='DCN')
+    model.backbone.update(depth=50, dcn=dcn, stage_with_dcn=stages)
+
+
+def soft_nms_in_test(model):
+    model.test_cfg.rcnn.nms = dict(type='soft_nms', iou_threshold=0.5)
+
+
+def max_pooling(model):
+    model.roi_head.bbox_roi_extractor.roi_layer.pool_mode = 'max'
+
+
+NEEDS = {
+    'tood': (None, 'bbox_head (TOODHead)', 'deform_conv'),
+    'vfnet': (
+        None,
+        'bbox_head (VFNetHead, layer vfnet_reg_refine_dconv)',
+        'deform_conv',
+    ),
+    'reppoints': (
+        None,
+        'bbox_head (RepPointsHead, layer reppoints_cls_conv)',
+        'deform_conv',
+    ),
+    'retinanet': (dcn, 'backbone (ResNet, layer layer4.0.conv2)', 'deform_conv'),
+    'faster_rcnn': (soft_nms_in_test, 'roi_head (StandardRoIHead)', 'softnms'),
+    'cascade_rcnn': (
+        max_pooling,
+        'roi_head (CascadeRoIHead, layer bbox_roi_extractor.0.roi_layers.0)',
+        'roi_align for pool_mode=max',
+    ),
+}
+
+
+@needs_stand_in
+@pytest.mark.parametrize('name', NEEDS)
+def test_the_part_that_needs_an_operator_is_named(name):
+    change, place, operator = NEEDS[name]
+    config = families.family(name)
+    if change:
+        change(config)
+    line = next(compat.operator_problems(families.build(config)))
+    assert line.startswith(f"model.{place} needs mmcv's compiled operator '{operator}'")
+    assert 'make ops' in line
+
+
+@pytest.mark.parametrize('name', ['ssd', 'rtmdet', 'cascade_rcnn', 'dino'])
+def test_other_detectors_need_no_operator(name):
+    model = families.build(families.family(name))
+    assert list(compat.missing_operators(model)) == []

@@ -74,15 +74,13 @@ def test_config_plans_and_its_model_builds(name, tmp_path):
     names = [v for _, key, v in walk(cfg.model) if key == 'checkpoint']
     assert set(names) <= {'open-mmlab://vgg16_caffe'}
     cfg.model.backbone.init_cfg = None
-    bottleneck = cfg.model.bbox_head.get('bottleneck') or {}
+    bottleneck = cfg.model.get('bottleneck') or {}
     assert bottleneck.get('batch_size') in (None, 32)
     model = MODELS.build(cfg.model)
     assert model.bbox_head.num_classes == len(plan.source.classes)
     is_tjls = 'tjls' in name or 'example' in name
-    assert (
-        isinstance(getattr(model.bbox_head, 'bottleneck', None), BatchTransformer)
-        == is_tjls
-    )
+    found = getattr(model, 'bottleneck', None)
+    assert isinstance(found, BatchTransformer) == is_tjls
     expected = 2 * cfg.train_dataloader.batch_size - 1 if is_tjls else 0
     assert plan.deriver.bank_size(1) == expected
     plain = 'random' in name or 'full' in name
@@ -116,9 +114,9 @@ def test_the_papers_protocol_on_voc(tmp_path):
 def test_eight_processes_share_the_papers_batch(tmp_path):
     plan, cfg = plan_and_derive('ssd300_voc_tjls', tmp_path, world_size=8)
     assert cfg.train_dataloader.batch_size == 2
-    assert cfg.model.bbox_head.bottleneck.gather and plan.deriver.bank_size(8) == 31
+    assert cfg.model.bottleneck.gather and plan.deriver.bank_size(8) == 31
     _, channels = plan_and_derive('ssd300_voc_tjls-channels', tmp_path, world_size=8)
-    assert channels.model.bbox_head.bottleneck.batch_size == 32
+    assert channels.model.bottleneck.batch_size == 32
 
 
 def test_all_methods_start_from_the_same_images(tmp_path):

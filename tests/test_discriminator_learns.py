@@ -59,7 +59,12 @@ def held_out_accuracy(
     unseen = joint_data(source, folder, 'unseen', ids[32:], pipelines)
     torch.manual_seed(0)
     model = MODELS.build(
-        add_joint_parts(cfg.model, BOTTLENECKS[bottleneck], cfg.method.branches)
+        add_joint_parts(
+            cfg.model,
+            BOTTLENECKS[bottleneck],
+            cfg.method.branches,
+            cfg.method.vector,
+        )
     )
     model.init_weights()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -85,10 +90,7 @@ def held_out_accuracy(
     hits = []
     with torch.no_grad():
         for data in batches(unseen, 1, TEST_BATCHES):
-            feats = model.extract_feat(data['inputs'])
-            head = model.bbox_head
-            inputs = head.branch_inputs(feats, head.confidences(feats))
-            logit = head.branch_outputs(inputs)['logit']
+            logit = model.outputs_of(data['inputs'], data['data_samples'])['logit']
             truth = torch.tensor([s.is_labelled for s in data['data_samples']])
             hits.append((logit > 0) == truth)
     return float(torch.cat(hits).float().mean())

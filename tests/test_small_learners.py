@@ -60,11 +60,11 @@ def test_learners_of_the_tests(tmp_path):
     assert not dangerous(build(make_classifier_config(tmp_path, tmp_path)))
     sys.path.insert(0, str(ROOT / 'tests' / 'models'))
     import test_joint_cls_head
-    import test_joint_ssd_head
+    import test_joint_ssd
 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         assert not dangerous(test_joint_cls_head.build())
-    assert not dangerous(test_joint_ssd_head.build())
+    assert not dangerous(test_joint_ssd.build())
 
 
 def test_no_test_asks_for_a_narrow_residual_network():

@@ -9,12 +9,21 @@ import functools
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tjls_mm.gpu_operators import (
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+)
+from tjls_mm.roi_align import roi_align_backward, roi_align_forward
 
 # Rows compared at once: larger blocks compare more boxes that are dropped anyway.
 _BLOCK = 96
@@ -159,10 +168,21 @@ def load_on_this_process(name: str) -> dict:
         return checkpoint.CheckpointLoader.load_checkpoint(name, map_location='cpu')
 
 
+_GET_OPS = (
+    'Run `make ops` (10-30 minutes) or install an mmcv wheel with ops for this torch'
+)
+
+
 class _MissingOps(types.ModuleType):
-    """Takes the place of ``mmcv._ext``: ``nms`` works, other ops raise."""
+    """Takes the place of ``mmcv._ext``: the operators named here work, others raise."""
 
     nms = staticmethod(box_nms)
+    roi_align_forward = staticmethod(roi_align_forward)
+    roi_align_backward = staticmethod(roi_align_backward)
+    sigmoid_focal_loss_forward = staticmethod(sigmoid_focal_loss_forward)
+    sigmoid_focal_loss_backward = staticmethod(sigmoid_focal_loss_backward)
+    ms_deform_attn_forward = staticmethod(ms_deform_attn_forward)
+    ms_deform_attn_backward = staticmethod(ms_deform_attn_backward)
 
     @staticmethod
     def get_compiler_version() -> str:  # for mmcv's environment report
@@ -176,12 +196,69 @@ class _MissingOps(types.ModuleType):
 
         def missing(*args, **kwargs):
             raise RuntimeError(
-                f"mmcv's compiled op '{name}' is not installed. Run `make ops` (10-30 "
-                'minutes), or install an mmcv wheel with ops for this torch.'
+                f"mmcv's compiled operator '{name}' is not installed. {_GET_OPS}."
             )
 
         missing.__name__ = name
         return missing
+
+
+_MENDED = 'RoIAlign', 'MultiScaleDeformableAttention', 'SigmoidFocalLoss'
+"""Layers of ``mmcv.ops`` that the stand-ins let run."""
+
+_CALLED = {
+    'TOODHead': 'deform_conv',
+    'CLRHead': 'line_nms',
+    'ScoreHLRSampler': 'nms_match',
+}
+"""Classes that call an operator without a layer of ``mmcv.ops``."""
+
+
+def operator_problems(model: nn.Module) -> Iterator[str]:
+    """A line for each part of a built model that needs a missing operator."""
+    for name, operator in missing_operators(model):
+        part, _, layer = name.partition('.')
+        owner = getattr(model, part) if part else model
+        place = '.'.join(filter(None, ('model', part)))
+        yield (
+            f'{place} ({type(owner).__name__}{layer and f", layer {layer}"}) needs '
+            f"mmcv's compiled operator '{operator}', which is not installed. "
+            f'{_GET_OPS}, or choose a detector or settings without it.'
+        )
+
+
+def missing_operators(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Modules of a built model that cannot run, on CPU or GPU, and what they lack.
+
+    Yields:
+        Dotted name of the module, '' for the model, and the operator. None where mmcv
+        has its compiled operators.
+    """
+    if not isinstance(sys.modules.get('mmcv._ext'), _MissingOps):
+        return
+    for name, module in model.named_modules():
+        samplers = getattr(module, 'bbox_sampler', None) or []
+        parts = [module, *(samplers if isinstance(samplers, list) else [samplers])]
+        # Ordered, each once: a class and its base need the same operator.
+        for operator in dict.fromkeys(op for part in parts for op in _needed(part)):
+            yield name, operator
+
+
+def _needed(part: object) -> Iterator[str]:
+    for kind in type(part).__mro__:
+        source = kind.__module__
+        if kind.__name__ in _CALLED:
+            yield _CALLED[kind.__name__]
+        elif source.startswith('mmcv.ops.') and kind.__name__ not in _MENDED:
+            if hasattr(sys.modules[source], 'ext_module'):
+                yield source.rpartition('.')[2]
+    if getattr(part, 'use_deform', False):  # mmcv's SAConv2d
+        yield 'deform_conv'
+    if type(part).__name__ == 'RoIAlign' and part.pool_mode == 'max':
+        yield 'roi_align for pool_mode=max'
+    test_cfg = getattr(part, 'test_cfg', None)
+    if isinstance(test_cfg, dict) and 'soft_nms' in str(test_cfg.get('nms')):
+        yield 'softnms'
 
 
 def mend_mmcv() -> None:

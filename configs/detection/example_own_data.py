@@ -2,7 +2,7 @@
 # changed in the OpenMMLab way. The control is one changed line: methods/random.py.
 _base_ = [
     '../_base_/trials/ssd300_voc.py',
-    '../_base_/methods/tjls.py',
+    '../_base_/methods/tjls_paper.py',
 ]
 
 data_source = dict(

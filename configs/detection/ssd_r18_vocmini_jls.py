@@ -1,2 +1,2 @@
 # JLS with a small SSD on 2,500 images of VOC2007.
-_base_ = ['../_base_/trials/ssd_r18_vocmini.py', '../_base_/methods/jls.py']
+_base_ = ['../_base_/trials/ssd_r18_vocmini.py', '../_base_/methods/jls_paper.py']

@@ -204,7 +204,7 @@ def test_classes_of_model_and_data_differ(refused):
         ({'active_learning.query': dict(type='random')}, 'write method.query'),
         ({'active_learning.joint': dict(update='joint')}, r'write method \(compos'),
         ({'model.bbox_head.discriminator': dict()}, 'method.branches.discriminator'),
-        ({'model.bbox_head.type': 'tjls_mm.JointSSDHead'}, 'which the loop puts in'),
+        ({'model.type': 'tjls_mm.JointDetector'}, 'which the loop puts in'),
         ({'custom_hooks': [dict(type='tjls_mm.PoolScoringHook')]}, 'puts in by itself'),
         (
             {'train_dataloader.dataset.pool': dict(x=1)},

@@ -260,7 +260,7 @@ def test_class_folders_of_the_pool_may_lie(class_folders, reference, tmp_path):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'model.head.num_classes': 7}, r'model=dict\(head=dict\(num_classes=4\)\)'),
+        ({'model.head.num_classes': 7}, r'model.head.num_classes=4'),
         ({'data_source.channels': 1}, 'takes images of 3 channels.*has 1'),
         ({'model.backbone.in_channels': 1}, 'data_source.channels=1'),
         ({'method.branches.discriminator': None}, 'method.branches'),

@@ -95,7 +95,7 @@ def test_several_processes_share_the_batch_or_scale_the_rate(tiny_config, derive
     cfg.auto_scale_lr = dict(enable=False, base_batch_size=4)
     shared = derive(cfg, world_size=2)
     assert shared.train_dataloader.batch_size == 2
-    assert shared.model.bbox_head.bottleneck.gather
+    assert shared.model.bottleneck.gather
     deriver = TrialPlan(cfg, 2).deriver
     assert deriver.bank_size(2) == 7
     line = '2 processes share the batch of 4 labelled and 4 pool images: 4 each'
@@ -144,7 +144,7 @@ def test_channels_cannot_evaluate_by_the_batch(tiny_config, derive):
 def test_channels_takes_its_batch_size_from_the_loader(tiny_config, derive):
     tokens = {'method.bottleneck.tokens': 'channels'}
     cfg = derive(tiny_config(**tokens))
-    assert cfg.model.bbox_head.bottleneck.batch_size == 8
+    assert cfg.model.bottleneck.batch_size == 8
     with pytest.raises(InputError, match='weights for 16 batch slots'):
         derive(tiny_config(**tokens, **{'method.bottleneck.batch_size': 16}))
 

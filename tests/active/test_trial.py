@@ -522,7 +522,7 @@ def test_nan_scores_stop(config, monkeypatch):
 
 def test_weights_load_safely_and_hold_the_bank(reference):
     state = weights(reference)
-    assert state['bbox_head.bottleneck.banks.0.inputs'].shape[0] == 7
+    assert state['bottleneck.banks.0.inputs'].shape[0] == 7
     bank = read_image_ids(reference / 'stage_00' / 'bank.txt')
     labelled = set(read_image_ids(reference / 'stage_00' / 'labelled.txt'))
     assert [i in labelled for i in bank] == [True] * 4 + [False] * 3

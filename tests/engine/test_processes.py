@@ -149,7 +149,7 @@ def test_two_processes_train_share_the_batch_and_repeat(demo_data, trained, tmp_
     alone = json.loads((trained / 'stage_00' / 'metrics.json').read_text())
     assert record['training']['processes'] == 2
     assert record['training']['image_passes'] == alone['training']['image_passes']
-    assert first['bbox_head.bottleneck.banks.0.inputs'].shape[0] == 7
+    assert first['bottleneck.banks.0.inputs'].shape[0] == 7
 
 
 def check_weights(rank: int, folder: str) -> None:
@@ -194,7 +194,7 @@ def task_loss(rank: int, folder: str) -> None:
 
 def half_loss(rows: slice) -> float:
     sys.path.insert(0, str(ROOT / 'tests' / 'models'))
-    from test_joint_ssd_head import batch, build, losses, total
+    from test_joint_ssd import batch, build, losses, total
 
     data = {key: value[rows] for key, value in batch().items()}
     for sample in data['data_samples'][: rows.start]:
@@ -206,7 +206,7 @@ def test_task_loss_of_two_processes_is_that_of_one(tmp_path):
     torch.multiprocessing.spawn(task_loss, (str(tmp_path),), nprocs=2)
     halves = [float((tmp_path / f'{rank}.txt').read_text()) for rank in range(2)]
     sys.path.insert(0, str(ROOT / 'tests' / 'models'))
-    from test_joint_ssd_head import batch, build, losses, total
+    from test_joint_ssd import batch, build, losses, total
 
     data = batch()
     for sample in data['data_samples'][4:8]:

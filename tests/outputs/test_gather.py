@@ -17,12 +17,19 @@ from tjls_mm.outputs import Outputs, gather_outputs
 from tjls_mm.outputs.gather import fingerprint, fixed_shape_batches
 
 NAMES = {
-    'detector': ['feature', 'boxes', 'flip_boxes', 'box_feature', 'mutual_information'],
+    'detector': [
+        'logit',
+        'feature',
+        'boxes',
+        'flip_boxes',
+        'box_feature',
+        'mutual_information',
+    ],
     'classifier': ['logit', 'probability', 'pass_probability', 'predictive_entropy'],
 }
 SCOPES = {'detector': 'mmdet', 'classifier': 'mmpretrain'}
 LEARNERS = {
-    'detector': lambda: detectors.built('ssd'),
+    'detector': lambda: detectors.built('ssd', joint=True),
     'classifier': classifier.build,
 }
 DATA = {
@@ -101,7 +108,7 @@ def test_outputs_have_the_shapes_of_the_vocabulary(whole):
     outputs = Outputs.open(whole / 'detector' / 'out', whole / 'list.txt')
     assert list(outputs) == NAMES['detector']
     assert outputs.image_ids == [f'x/{i:02d}' for i in range(N)]
-    for name, width in (('mutual_information', ()), ('feature', (288,))):
+    for name, width in (('logit', ()), ('feature', (288,))):
         assert outputs[name].shape == (N, *width)
         assert outputs[name].dtype == np.float32
     for boxes in outputs['boxes'], outputs['flip_boxes']:

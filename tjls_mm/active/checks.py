@@ -22,7 +22,6 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from tjls_mm.active.learner import Learner
 from tjls_mm.active.settings import Method, Settings, nearest, walk
 from tjls_mm.compat import load_on_this_process
-from tjls_mm.models.joint_parts import head_key
 from tjls_mm.outputs import Needs
 
 SECTIONS = {
@@ -180,14 +179,14 @@ def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[st
 
 def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
     """Classes and channels that differ between model and data."""
-    expected, head = len(source.classes), head_key(cfg.model)
-    for _, key, number in walk(cfg.model):
+    expected = len(source.classes)
+    for place, key, number in walk(cfg.model, 'model'):
         # A backbone without classifier has -1 or 0 of them.
         if key == 'num_classes' and number not in (None, -1, 0, expected):
             yield (
                 f'The model has num_classes={number}, the data set has {expected} '
                 f'classes ({", ".join(source.classes[:5])}, …): set '
-                f'model=dict({head}=dict(num_classes={expected})), or '
+                f'{place}={expected}, or '
                 'data_source.classes.'
             )
     if learner.in_channels not in (None, source.channels):

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from tjls_mm.active.settings import Method
 from tjls_mm.errors import InputError
 from tjls_mm.models import add_joint_parts, batch_bottlenecks, find_joint_learner
-from tjls_mm.models.joint_parts import head_key
+from tjls_mm.models.joint_parts import joint_place
 from tjls_mm.outputs.readers import find_reader
 from tjls_mm.registry import MODELS
 
@@ -46,7 +46,8 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
         method: Its method.
         names: Pool outputs whose remedy is asked for where they cannot be had.
     """
-    config = add_joint_parts(cfg.model, method.bottleneck, method.branches)
+    parts = method.bottleneck, method.branches, method.vector
+    config = add_joint_parts(cfg.model, *parts)
     model = build_model(cfg, config)
     _check_optimizer(cfg, model)
     joint = find_joint_learner(model)
@@ -89,7 +90,7 @@ def build_model(cfg: Config, config: Mapping) -> torch.nn.Module:
     """The model of a config with whatever weights it is born with."""
     config = copy.deepcopy(config)
     # Its size comes from the loader, which nothing here depends on.
-    bottleneck = config.get(head_key(config), {}).get('bottleneck') or {}
+    bottleneck = joint_place(config).get('bottleneck') or {}
     if bottleneck.get('tokens') == 'channels':
         bottleneck.setdefault('batch_size', 2)
     if cfg.get('data_preprocessor') is not None:

@@ -32,7 +32,7 @@ OLD_QUERIES = {
 INSERTED = [
     f'tjls_mm.{name}'
     for name in (
-        'StageTrainLoop JointDataset JointBatchSampler JointSSDHead JointClsHead '
+        'StageTrainLoop JointDataset JointBatchSampler JointDetector JointClsHead '
         'AlternatingUpdateHook ContextBankHook PoolScoringHook'
     ).split()
 ]
@@ -74,6 +74,8 @@ class Method:
         query: Config of the query strategy.
         bottleneck: Config of a batch bottleneck in the learner, or None.
         branches: Name to config of what trains beside the task.
+        vector: Config of what branches of a detector see of its confidences, or None
+            for ``tjls_mm.ConfidenceStats``.
         composition: 'mixed', batches half labelled and half pool, or 'pure', of one
             kind in turn. Without a branch that uses the pool all are labelled.
         update: 'joint', one update on the sum of losses, or 'alternate', the task's
@@ -87,6 +89,7 @@ class Method:
     query: Mapping
     bottleneck: Mapping | None = None
     branches: Mapping[str, Mapping | None] = field(default_factory=dict)
+    vector: Mapping | None = None
     composition: str = 'mixed'
     update: str = 'joint'
     pool_ratio: float = 1.0
@@ -194,7 +197,8 @@ def _problems(settings: Settings, method: Method) -> Iterator[str]:
     if not isinstance(method.branches, Mapping):
         yield f'method.branches must be dict(NAME=dict(...)), got {method.branches!r}.'
     branches = {f'branches.{k}': v for k, v in method.branches.items()}
-    for name, value in {'bottleneck': method.bottleneck, **branches}.items():
+    own = {'bottleneck': method.bottleneck, 'vector': method.vector, **branches}
+    for name, value in own.items():
         if value is not None and not (isinstance(value, Mapping) and 'type' in value):
             yield f'method.{name} must be dict(type=NAME, ...) or None, got {value!r}.'
 

@@ -13,7 +13,7 @@ from tjls_mm.active.learner import Learner
 from tjls_mm.active.schedule import fill_schedule
 from tjls_mm.active.settings import Method, Settings
 from tjls_mm.errors import InputError
-from tjls_mm.models.joint_parts import head_key
+from tjls_mm.models.joint_parts import joint_place
 from tjls_mm.outputs import Needs
 from tjls_mm.randomness import derive_seed
 from tjls_mm.stage_folder import StageFolder
@@ -257,7 +257,7 @@ class StageDeriver:
 
 
 def _bottleneck(model: ConfigDict) -> ConfigDict:
-    return model.get(head_key(model), {}).get('bottleneck') or ConfigDict()
+    return joint_place(model).get('bottleneck') or ConfigDict()
 
 
 def _path(path: Path) -> str:

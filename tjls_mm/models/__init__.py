@@ -14,7 +14,8 @@ from .joint_parts import add_joint_parts
 from .wide_resnet import WideResNet
 
 if find_spec('mmdet') is not None:
-    from .joint_ssd_head import JointSSDHead
+    from .confidence_vectors import ConfidenceFlatten, ConfidenceGrid, ConfidenceStats
+    from .joint_detector import JointDetector, JointDetectorMixin
 
     compat.mend_ssd_head()
 

@@ -17,8 +17,8 @@ class BranchInputs:
     """What a learner shows its branches of B images.
 
     Attributes:
-        vector: (B, D), after the bottleneck: class logits of all locations of a
-            detector, pooled features of a classifier.
+        vector: (B, D), after the bottleneck: of a detector what a ``ConfidenceVector``
+            makes of its class logits, of a classifier its pooled features.
         feats: What the head was given, per level, (B, C, H, W); of a classifier (B, C).
     """
 
@@ -85,7 +85,7 @@ def add_losses(losses: dict, more: dict) -> None:
 
 
 class JointLearner:
-    """Mixin of a head that owns the task branch, a bottleneck and branches.
+    """Mixin of a detector, or a classifier's head, with a bottleneck and branches.
 
     Attributes:
         turn: Whose update is computed: 'task' (of the labelled images, with branches

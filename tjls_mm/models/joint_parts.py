@@ -6,17 +6,25 @@ from collections.abc import Mapping
 from tjls_mm.errors import InputError
 from tjls_mm.registry import type_name
 
-# Heads of mmdet and mmpretrain to their jointly trained counterparts.
-JOINT_HEADS = dict(SSDHead='tjls_mm.JointSSDHead', LinearClsHead='tjls_mm.JointClsHead')
+# Heads of classifiers to their jointly trained counterparts.
+JOINT_HEADS = dict(LinearClsHead='tjls_mm.JointClsHead')
 
 
-def head_key(model: Mapping) -> str:
-    """Where the config of a model has its task branch."""
-    return 'bbox_head' if 'bbox_head' in model else 'head'
+def is_classifier(model: Mapping) -> bool:
+    """Whether the config of a model is one of mmpretrain's classifiers."""
+    return 'head' in model and 'bbox_head' not in model and 'roi_head' not in model
+
+
+def joint_place(model: dict) -> dict:
+    """The part of a joint learner's config that has ``bottleneck`` and ``branches``."""
+    return (model.get('head') or {}) if is_classifier(model) else model
 
 
 def add_joint_parts(
-    model: dict, bottleneck: dict | None, branches: Mapping[str, dict | None]
+    model: dict,
+    bottleneck: dict | None,
+    branches: Mapping[str, dict | None],
+    vector: dict | None = None,
 ) -> dict:
     """Config of a joint learner: a new one, from that of a detector or classifier.
 
@@ -27,15 +35,25 @@ def add_joint_parts(
     branches = {name: cfg for name, cfg in branches.items() if cfg is not None}
     if not bottleneck and not branches:
         return model
-    key = head_key(model)
-    head = model.get(key) or {}
+    parts = copy.deepcopy({'bottleneck': bottleneck, 'branches': branches})
+    if not is_classifier(model):
+        kind = model.get('type')
+        model.update(type='tjls_mm.JointDetector', detector=kind, **parts)
+        if vector:
+            model['vector'] = copy.deepcopy(vector)
+        return model
+    head = model['head'] or {}
     kind = type_name(head)
     if kind not in JOINT_HEADS:
         raise InputError(
-            f'model.{key}.type={head.get("type")!r} cannot be trained jointly: '
+            f'model.head.type={head.get("type")!r} cannot be trained jointly: '
             f'expected one of {", ".join(JOINT_HEADS)}, or a method without '
             'bottleneck and branches, such as _base_/methods/random.py.'
         )
-    parts = copy.deepcopy({'bottleneck': bottleneck, 'branches': branches})
+    if vector:
+        raise InputError(
+            f'method.vector={vector!r} is for detectors: a classifier has pooled '
+            'features. Remove it.'
+        )
     head.update(type=JOINT_HEADS[kind], **parts)
     return model

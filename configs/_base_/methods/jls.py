@@ -1,10 +1,11 @@
-# JLS for detectors: the learner and a labelled-versus-pool discriminator, jointly.
+# JLS for any detector of mmdet: the learner and a labelled-versus-pool discriminator.
 method = dict(
     query=dict(type='tjls_mm.Discriminator', rule='lowest'),  # TJLS, Eq. 5
     branches=dict(
         discriminator=dict(
             type='tjls_mm.DiscriminatorHead',
-            loss_weight=0.5,  # TJLS, Sec. 4.1: 50 % of the task loss
+            normalize=False,  # the vector is standardised
+            loss_weight=0.05,
         ),
     ),
 )

@@ -1,4 +1,4 @@
-# TJLS for detectors: JLS with a transformer over the images of a batch.
+# TJLS for any detector of mmdet: JLS with a transformer over the images of a batch.
 _base_ = 'jls.py'
 
 method = dict(

@@ -1,4 +1,12 @@
-# TJLS for classifiers: the discriminator has the hidden layer of TJLS, Sec. 4.1.
-_base_ = 'tjls.py'
+# TJLS for classifiers: JLS with a transformer over the images of a batch.
+_base_ = 'jls_classifier.py'
 
-method = dict(branches=dict(discriminator=dict(hidden_features=(512,))))
+method = dict(
+    bottleneck=dict(
+        type='tjls_mm.BatchTransformer',
+        tokens='images',
+        depth=1,
+        heads=1,
+        hidden=128,
+    ),
+)
