@@ -17,7 +17,7 @@ from tjls_mm.outputs import Outputs, gather_outputs
 from tjls_mm.outputs.gather import fingerprint, fixed_shape_batches
 
 NAMES = {
-    'detector': [
+    'ssd': [
         'logit',
         'feature',
         'boxes',
@@ -27,13 +27,13 @@ NAMES = {
     ],
     'classifier': ['logit', 'probability', 'pass_probability', 'predictive_entropy'],
 }
-SCOPES = {'detector': 'mmdet', 'classifier': 'mmpretrain'}
+SCOPES = {'ssd': 'mmdet', 'classifier': 'mmpretrain'}
 LEARNERS = {
-    'detector': lambda: detectors.built('ssd', joint=True),
+    'ssd': lambda: detectors.built('ssd', joint=True),
     'classifier': classifier.build,
 }
 DATA = {
-    'detector': lambda n: detectors.batch([detectors.SHAPES[1]] * n),
+    'ssd': lambda n: detectors.batch([detectors.SHAPES[1]] * n),
     'classifier': classifier.batch,
 }
 N = 11
@@ -105,8 +105,8 @@ def whole(tmp_path_factory):
 
 
 def test_outputs_have_the_shapes_of_the_vocabulary(whole):
-    outputs = Outputs.open(whole / 'detector' / 'out', whole / 'list.txt')
-    assert list(outputs) == NAMES['detector']
+    outputs = Outputs.open(whole / 'ssd' / 'out', whole / 'list.txt')
+    assert list(outputs) == NAMES['ssd']
     assert outputs.image_ids == [f'x/{i:02d}' for i in range(N)]
     for name, width in (('logit', ()), ('feature', (288,))):
         assert outputs[name].shape == (N, *width)
@@ -137,7 +137,7 @@ def test_boxes_and_rows_belong_to_their_image(whole, task):
     for i in range(0, N, 3):
         item = images[i]
         answers = model.test_step({k: [v] * 3 for k, v in item.items()})
-        if task == 'detector':
+        if task == 'ssd':
             expected = answers[0].pred_instances
             assert np.array_equal(outputs['boxes'][i].xyxy, expected.bboxes.numpy())
             assert np.array_equal(outputs['boxes'][i].label, expected.labels.numpy())
