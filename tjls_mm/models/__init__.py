@@ -10,6 +10,8 @@ from .batch_gcn import BatchGCN
 from .batch_transformer import BatchTransformer
 from .branch import Branch, BranchInputs, JointLearner, find_joint_learner
 from .discriminator_head import DiscriminatorHead
+from .efficientnet_lite import EfficientNetLite0
+from .frozen_backbone import FrozenBackbone
 from .joint_parts import add_joint_parts
 from .wide_resnet import WideResNet
 

@@ -4,6 +4,7 @@ Letters of shapes: ``B`` images of the batch, ``F`` features, ``M`` bank images.
 """
 
 import contextlib
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,9 @@ import torch
 from mmengine import dist
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+Valid = Sequence[tuple[float, float]] | None
+"""Share of the padded input's height and width that every image takes; None: all."""
 
 
 class _GatherBatch(torch.autograd.Function):
@@ -118,40 +122,46 @@ class BatchBottleneck(BaseModule):
         if value not in choices:
             raise ValueError(f'{name} must be one of {choices}, got {value!r}')
 
-    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+    def forward(
+        self, inputs: Tensor | Sequence[Tensor], valid: Valid = None
+    ) -> Tensor | list[Tensor]:
         """The same shapes from (B, F) or (B, F, H, W), or one such tensor per level.
+
+        Args:
+            inputs: See above.
+            valid: What of the maps lies on the images, see ``Valid``.
 
         Raises:
             ValueError: If the bottleneck cannot take a batch of this size.
             RuntimeError: In eval mode, if the context bank is empty.
         """
         if isinstance(inputs, Tensor):
-            return self._forward_level(0, inputs)
-        return [self._forward_level(i, x) for i, x in enumerate(inputs)]
+            return self._forward_level(0, inputs, valid)
+        return [self._forward_level(i, x, valid) for i, x in enumerate(inputs)]
 
-    def _forward_level(self, level: int, x: Tensor) -> Tensor:
+    def _forward_level(self, level: int, x: Tensor, valid: Valid) -> Tensor:
         if self._recorded is not None:
-            self._recorded[level].append(self._seen_by_others(x.detach()))
+            self._recorded[level].append(self._seen_by_others(x.detach(), valid))
             return x
         if not self.training and self.eval_context == 'bank':
-            return self._in_bank(level, x, self.banks[level].read())
-        batch, rows = self._seen_by_others(x), slice(None)
+            return self._in_bank(level, x, self.banks[level].read(), valid)
+        batch, rows = self._seen_by_others(x, valid), slice(None)
         # Only in training do all processes run equally many batches.
         if self.gather and self.training and dist.get_world_size() > 1:
             rows = slice(dist.get_rank() * len(x), (dist.get_rank() + 1) * len(x))
             batch = _GatherBatch.apply(batch)
         return self._in_batch(level, x, batch, rows)
 
-    def _seen_by_others(self, x: Tensor) -> Tensor:
+    def _seen_by_others(self, x: Tensor, valid: Valid) -> Tensor:
         """What other images see of these, and the bank keeps: (B, F, ...)."""
-        return pool_locations(x)
+        return pool_locations(x, valid)
 
     @abstractmethod
     def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
         """Outputs (B, F, ...) of ``x``, the ``rows`` of all processes' ``batch``."""
 
     @abstractmethod
-    def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
+    def _in_bank(self, level: int, x: Tensor, bank: Tensor, valid: Valid) -> Tensor:
         """Outputs of images (B, F, ...), each with itself and the bank, (M, F, ...)."""
 
     @contextlib.contextmanager
@@ -168,9 +178,21 @@ class BatchBottleneck(BaseModule):
                 bank.fill(torch.cat(inputs))
 
 
-def pool_locations(x: Tensor) -> Tensor:
-    """Average over locations: (B, F, ...) to (B, F)."""
+def pool_locations(x: Tensor, valid: Valid = None) -> Tensor:
+    """Average over locations on the image: (B, F, ...) to (B, F)."""
+    if valid is not None and x.ndim == 4:
+        parts = crop_to_valid(x, valid)
+        return torch.cat([part.flatten(2).mean(2) for part in parts])
     return x.flatten(2).mean(2) if x.ndim > 2 else x
+
+
+def crop_to_valid(x: Tensor, valid: Sequence[tuple[float, float]]) -> list[Tensor]:
+    """The part of every map (B, F, H, W) that lies on its image, (1, F, h, w)."""
+    height, width = x.shape[2:]
+    return [
+        one[None, :, : math.ceil(height * down), : math.ceil(width * across)]
+        for one, (down, across) in zip(x, valid, strict=True)
+    ]
 
 
 def add_to_locations(x: Tensor, update: Tensor) -> Tensor:

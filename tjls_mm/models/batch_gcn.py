@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tjls_mm.registry import MODELS
 
-from .batch_bottleneck import BatchBottleneck, add_to_locations, pool_locations
+from .batch_bottleneck import BatchBottleneck, Valid, add_to_locations, pool_locations
 
 # A node without neighbours has a column of zeros.
 _LEAST_DEGREE = 1e-6
@@ -102,7 +102,7 @@ class BatchGCN(BatchBottleneck):
         adjacency = (links / links.sum(0).clamp_min(_LEAST_DEGREE)).fill_diagonal_(1)
         return add_to_locations(x, self.levels[level](batch, adjacency)[rows])
 
-    def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
-        pooled = pool_locations(x)
+    def _in_bank(self, level: int, x: Tensor, bank: Tensor, valid: Valid) -> Tensor:
+        pooled = pool_locations(x, valid)
         update = self.levels[level].among(pooled, bank.to(pooled.dtype))
         return add_to_locations(x, update)

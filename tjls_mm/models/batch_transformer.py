@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tjls_mm.registry import MODELS
 
-from .batch_bottleneck import BatchBottleneck, add_to_locations, pool_locations
+from .batch_bottleneck import BatchBottleneck, Valid, add_to_locations, pool_locations
 
 ACTIVATIONS = {'sigmoid': torch.sigmoid, 'relu': F.relu}
 
@@ -190,8 +190,8 @@ class BatchTransformer(BatchBottleneck):
             return checkpoint(encoder, tokens, use_reentrant=False)
         return encoder(tokens)
 
-    def _seen_by_others(self, x: Tensor) -> Tensor:
-        return pool_locations(x) if self.tokens == 'images' else x
+    def _seen_by_others(self, x: Tensor, valid: Valid) -> Tensor:
+        return pool_locations(x, valid) if self.tokens == 'images' else x
 
     def _in_batch(self, level: int, x: Tensor, batch: Tensor, rows: slice) -> Tensor:
         if self.tokens == 'channels':
@@ -199,10 +199,10 @@ class BatchTransformer(BatchBottleneck):
         attended = self._encode(self.encoders[level], batch[None])[0]  # (B, F)
         return add_to_locations(x, (attended - batch)[rows])
 
-    def _in_bank(self, level: int, x: Tensor, bank: Tensor) -> Tensor:
+    def _in_bank(self, level: int, x: Tensor, bank: Tensor, valid: Valid) -> Tensor:
         if self.tokens == 'channels':
             return self._channels_in_bank(self.encoders[0], x, bank)
-        encoder, pooled = self.encoders[level], pool_locations(x)
+        encoder, pooled = self.encoders[level], pool_locations(x, valid)
         own, context = pooled[:, None], bank.to(x.dtype)[None]  # (B, 1, F), (1, M, F)
         for block in encoder[:-1]:
             # From the second block on the bank's tokens have seen the image.

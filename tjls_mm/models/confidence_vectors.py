@@ -14,10 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from tjls_mm.errors import InputError
+from tjls_mm.models.batch_bottleneck import Valid, crop_to_valid
 from tjls_mm.registry import MODELS
-
-Valid = Sequence[tuple[float, float]] | None
-"""Share of the input's height and width that is image, of every image; None: all."""
 
 
 class ConfidenceVector(BaseModule):
@@ -97,7 +95,9 @@ class ConfidenceStats(ConfidenceVector):
         return torch.cat([self._level(level.float(), valid) for level in maps], 1)
 
     def _level(self, level: Tensor, valid: Valid) -> Tensor:
-        parts = [level] if valid is None else crop_to_valid(level, valid)
+        # Queries have no place: all of them are valid.
+        whole = valid is None or level.ndim < 4
+        parts = [level] if whole else crop_to_valid(level, valid)
         return torch.cat([self._stats(part.flatten(2)) for part in parts])
 
     @staticmethod
@@ -171,22 +171,6 @@ class ConfidenceFlatten(ConfidenceVector):
                 "method.vector=dict(type='tjls_mm.ConfidenceStats')."
             )
         return torch.cat([level.flatten(1) for level in maps], 1)
-
-
-def crop_to_valid(level: Tensor, valid: Sequence[tuple[float, float]]) -> list[Tensor]:
-    """The part of every map that lies on its image, (1, F, h, w) each.
-
-    Args:
-        level: (B, F, H, W), or (B, F, Q), whose queries have no place: all is valid.
-        valid: Share of the height and of the width, of every image.
-    """
-    if level.ndim < 4:
-        return [level]
-    height, width = level.shape[2:]
-    return [
-        one[None, :, : math.ceil(height * down), : math.ceil(width * across)]
-        for one, (down, across) in zip(level, valid, strict=True)
-    ]
 
 
 def valid_fractions(samples: Sequence) -> Valid:

@@ -137,18 +137,21 @@ class JointDetectorMixin(JointLearner):
         seen = self._pass or Pass(())
         maps = self.tap.read(outs)
         if self.bottleneck is not None:
-            maps = self._mix(maps, seen.order)
+            maps = self._mix(maps, seen)
             outs = self.tap.write(outs, maps)
         seen.maps = maps
         return self.tap.first(outs, seen.n_task) if seen.n_task else outs
 
-    def _mix(self, maps: Sequence[Tensor], order: Tensor | None) -> list[Tensor]:
-        if order is None:
-            return self.bottleneck(maps)
+    def _mix(self, maps: Sequence[Tensor], seen: Pass) -> list[Tensor]:
+        valid = valid_fractions(seen.samples)
+        if seen.order is None:
+            return self.bottleneck(maps, valid)
         # In the order of the loader: a slot of the batch must not tell membership.
-        inverse = order.argsort()
-        mixed = self.bottleneck([level[inverse] for level in maps])
-        return [level[order] for level in mixed]
+        inverse = seen.order.argsort()
+        if valid is not None:
+            valid = [valid[row] for row in inverse.tolist()]
+        mixed = self.bottleneck([level[inverse] for level in maps], valid)
+        return [level[seen.order] for level in mixed]
 
     def extract_feat(self, batch_inputs: Tensor) -> Sequence[Tensor]:
         """See the detector."""
@@ -197,14 +200,20 @@ class JointDetectorMixin(JointLearner):
     def outputs_of(self, batch_inputs: Tensor, samples: Sequence) -> dict[str, Tensor]:
         """Outputs of all branches for images, by name."""
         with self.watching(samples) as seen:
-            self._forward(batch_inputs, samples)
+            self.confidences(self.extract_feat(batch_inputs), samples)
         return self.branch_outputs(self.branch_inputs(seen))
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: Sequence, **kwargs):
+        """See the detector."""
+        with self.watching(batch_data_samples):
+            return super().predict(batch_inputs, batch_data_samples, **kwargs)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None) -> tuple:
         # mode='tensor', which fills a context bank. mmdet's own calls head.forward,
         # which passes by hooks.
         samples = batch_data_samples or ()
-        return self.confidences(self.extract_feat(batch_inputs), samples)
+        with self.watching(samples):
+            return self.confidences(self.extract_feat(batch_inputs), samples)
 
 
 class JointQueryMixin(JointDetectorMixin):

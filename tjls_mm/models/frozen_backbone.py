@@ -1,0 +1,78 @@
+"""A backbone that is not trained, whose features are computed once per image."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from tjls_mm.bounded_cache import BoundedCache
+from tjls_mm.registry import MODELS
+
+_FEATURES = BoundedCache()
+"""Of this process: the next stage of a trial finds the features of the last one."""
+
+
+@MODELS.register_module()
+class FrozenBackbone(BaseModule):
+    """Any backbone, frozen: in evaluation mode, without gradients, in float32.
+
+    An image that comes again, to the bit, gets the features that it had, whatever
+    pipeline drew it. Images go through the backbone one at a time, so features
+    depend neither on the rest of the batch nor on what is remembered.
+
+    Args:
+        backbone: Config of the backbone.
+        cached_images: How many images' features the process remembers, the last ones
+            used; 0 for none. 224 x 224 pixels take 0.27 MB with EfficientNet-Lite0.
+    """
+
+    def __init__(self, backbone: Mapping, cached_images: int = 0, init_cfg=None):
+        super().__init__(init_cfg)
+        self.backbone = MODELS.build(backbone).requires_grad_(False)
+        # Faster on CPUs, and harmless for what is no convolution.
+        self.backbone.to(memory_format=torch.channels_last)
+        self.cached_images = cached_images
+        self._config = repr(backbone).encode()
+        self._known = (None, b'')
+
+    def train(self, mode: bool = True) -> 'FrozenBackbone':
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, C, H, W) to what the backbone returns, (B, ...) per level."""
+        digest = self._digest_weights() if self.cached_images else b''
+        levels = zip(*(self._features(image, digest) for image in inputs.split(1)))
+        return tuple(torch.cat(level) for level in levels)
+
+    def _features(self, image: Tensor, digest: bytes) -> tuple[Tensor, ...]:
+        if not self.cached_images:
+            return self._extract(image)
+        key = (digest, image.device, image.shape, _digest([image]))
+        return _FEATURES.fetch(key, lambda: self._extract(image), self.cached_images)
+
+    @torch.no_grad()
+    def _extract(self, image: Tensor) -> tuple[Tensor, ...]:
+        image = image.float().contiguous(memory_format=torch.channels_last)
+        with torch.autocast(image.device.type, enabled=False):
+            levels = self.backbone(image)
+        levels = (levels,) if isinstance(levels, Tensor) else levels
+        return tuple(level.contiguous() for level in levels)
+
+    def _digest_weights(self) -> bytes:
+        weights = self.backbone.state_dict(keep_vars=True).values()
+        # Loading writes in place, which counts versions up; moving makes new memory.
+        versions = [(w.data_ptr(), w._version) for w in weights]
+        if self._known[0] != versions:
+            self._known = (versions, _digest(weights, self._config))
+        return self._known[1]
+
+
+def _digest(tensors: Iterable[Tensor], start: bytes = b'') -> bytes:
+    content = hashlib.blake2b(start, digest_size=16)
+    for tensor in tensors:
+        content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return content.digest()
