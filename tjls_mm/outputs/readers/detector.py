@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from tjls_mm.errors import TrainingDiverged
+from tjls_mm.models import JointDetectorMixin
 
 from .base import (
     DropoutMasks,
@@ -70,24 +71,38 @@ class DetectorReader(PoolReader):
     def read(
         self, model: nn.Module, data: dict, names: Sequence[str], masks: DropoutMasks
     ) -> dict[str, Tensor | list]:
-        inputs, samples = data['inputs'], data['data_samples']
-        ids, asked, outputs = masks.image_ids, set(names), {}
-        watched = asked & set(branch_names(model))
-        watching = model.watching(samples) if watched else contextlib.nullcontext()
-        with watching as seen:
-            feats = model.extract_feat(inputs)
-            if asked & {'boxes', 'box_feature'}:
-                outputs['boxes'] = self.boxes(model, feats, samples, ids)
-            elif watched:
-                model.confidences(feats, samples)
-            if watched:
-                branch_inputs = model.branch_inputs(seen)
-                outputs.update(read_branches(model, branch_inputs, names))
+        samples = data['data_samples']
+        joint = isinstance(model, JointDetectorMixin)
+        # Every pass: a bottleneck has to know what is padding.
+        with model.watching(samples) if joint else contextlib.nullcontext() as seen:
+            outputs = self._outputs(
+                model, data['inputs'], samples, {*names}, masks, seen
+            )
+        return {name: value for name, value in outputs.items() if name in names}
+
+    def _outputs(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        samples: Sequence,
+        asked: set[str],
+        masks: DropoutMasks,
+        seen,
+    ) -> dict[str, Tensor | list]:
+        ids, outputs = masks.image_ids, {}
+        of_branches = asked & {*branch_names(model)}
+        feats = model.extract_feat(inputs)
+        if asked & {'boxes', 'box_feature'}:
+            outputs['boxes'] = self.boxes(model, feats, samples, ids)
+        elif of_branches:
+            model.confidences(feats, samples)
+        if of_branches:  # before another pass is seen
+            outputs.update(read_branches(model, model.branch_inputs(seen), of_branches))
         if 'box_feature' in asked:
             outputs['box_feature'] = box_features(feats, outputs['boxes'], samples)
         if 'feature' in asked:
             outputs['feature'] = valid_means(feats, samples)
-        if asked & set(ENTROPIES):
+        if asked & {*ENTROPIES}:
             passes = self.passes(model, feats, samples, masks)
             multi_label = self.multi_label(model)
             outputs.update(_entropies(passes, masks.passes, multi_label))
@@ -95,7 +110,7 @@ class DetectorReader(PoolReader):
             feats = model.extract_feat(mirrored(inputs, samples))
             found = self.boxes(model, feats, samples, ids)
             outputs['flip_boxes'] = mirrored_back(found, samples)
-        return {name: value for name, value in outputs.items() if name in names}
+        return outputs
 
 
 def _entropies(
