@@ -101,7 +101,8 @@ class DenseReader(DetectorReader):
         def carry(results: InstanceData) -> None:
             nonlocal n_priors
             results.probs, results.priors = torch.cat(probs), torch.cat(priors)
-            probs.clear(), priors.clear()
+            probs.clear()
+            priors.clear()
             n_priors = 0
 
         with (
@@ -127,10 +128,9 @@ def _before_suppression(head: nn.Module, carry) -> Iterator[None]:
 def probabilities(head: nn.Module, levels: Sequence[Tensor]) -> Tensor:
     """Of all priors of an image, (priors, C), from maps (A * C, H, W) of a head."""
     classes = head.cls_out_channels
-    rows = [level.permute(1, 2, 0).reshape(-1, classes) for level in levels]
+    rows = torch.cat([level.permute(1, 2, 0).reshape(-1, classes) for level in levels])
     if getattr(getattr(head, 'loss_cls', None), 'activated', False):  # TOOD
-        return torch.cat(rows)
-    rows = torch.cat(rows)
+        return rows
     return rows.sigmoid() if head.use_sigmoid_cls else rows.softmax(-1)
 
 
