@@ -186,7 +186,7 @@ def test_the_advice_for_another_detector_works():
     class Tap:
         """YOLOv3: boxes and classes of a prior in one tensor."""
 
-        sizes = None
+        sizes, is_lossless = None, True
 
         def __init__(self, head):
             self.head, self.feat_channels = head, head.in_channels
@@ -312,3 +312,20 @@ def test_images_tell_each_other_nothing_of_their_padding():
     with torch.no_grad():
         for tight, wide in zip(mix(maps), mix(padded, [(0.5, 0.5)] * 2), strict=True):
             torch.testing.assert_close(wide[..., :4, :4], tight)
+
+
+@pytest.mark.parametrize('turn', ['joint', 'alternate'])
+def test_the_pull_of_the_sampler_is_its_gradient_beside_the_tasks(turn):
+    branches = copy.deepcopy(BRANCHES)
+    pulls = []
+    for weight, scale in ((0.5, 1.0), (1.0, 1.0), (0.5, 0.1), (0.5, 0.0)):
+        branches['discriminator'].update(loss_weight=weight, gradient_scale=scale)
+        model = build('retinanet', branches=branches).train()
+        freeze_statistics(model)
+        for one in ('joint',) if turn == 'joint' else ('task', 'sampler'):
+            parts = losses(model, families.batch(MIXED), one)
+            sum(v.sum() for k, v in parts.items() if 'loss' in k).backward()
+        pulls.append(model.sampler_pull)
+    assert pulls[0] > 0 and pulls[3] is None
+    assert pulls[1] == pytest.approx(2 * pulls[0], rel=1e-4)
+    assert pulls[2] == pytest.approx(0.1 * pulls[0], rel=1e-4)

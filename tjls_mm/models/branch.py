@@ -88,6 +88,8 @@ class JointLearner:
     """Mixin of a detector, or a classifier's head, with a bottleneck and branches.
 
     Attributes:
+        pull: (2,), moving averages of the squared gradient of the task and of the
+            branches that use the pool, at what both are given: a buffer.
         turn: Whose update is computed: 'task' (of the labelled images, with branches
             that need no pool), 'sampler' (branches that use the pool), or 'joint' for
             the sum of all. Set by AlternatingUpdateHook.
@@ -116,6 +118,33 @@ class JointLearner:
         for name, cfg in (branches or {}).items():
             if cfg is not None:
                 self.branches[name] = MODELS.build({**sizes, **cfg})
+
+        if self.uses_pool:
+            self.register_buffer('pull', torch.zeros(2))
+
+    @property
+    def sampler_pull(self) -> float | None:
+        """Gradient of branches that use the pool, as a multiple of the task's."""
+        if not self.uses_pool or not self.pull.min() > 0:
+            return None
+        return float((self.pull[1] / self.pull[0]).sqrt())
+
+    def measured(self, side: int, shared: Tensor, rows) -> Tensor:
+        """What the task (side 0) or the branches (1) are given, (B, ...).
+
+        The gradient that comes back of the ``rows`` of labelled images is noted.
+        """
+        if not self.uses_pool or not (self.training and shared.requires_grad):
+            return shared
+        view = shared.view_as(shared)
+
+        def note(gradient: Tensor) -> None:
+            square = gradient[rows].float().square().sum()
+            with torch.no_grad():
+                self.pull[side] += 0.05 * (square - self.pull[side])
+
+        view.register_hook(note)
+        return view
 
     @property
     def uses_pool(self) -> bool:

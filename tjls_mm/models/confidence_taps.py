@@ -25,12 +25,14 @@ class ConfidenceTap(Protocol):
         channels: ``F`` of every level.
         sizes: Size of every level where the config tells it, (H, W) or (Q,), or None.
         feat_channels: Width of every level of the features that the head is given.
+        is_lossless: Whether what is read and written back stays the same to the bit.
     """
 
     head: nn.Module
     channels: list[int]
     sizes: list[tuple[int, ...]] | None
     feat_channels: list[int]
+    is_lossless: bool
 
     def read(self, outs: tuple) -> list[Tensor]:
         """Logits of each level, (B, F, H, W) or (B, F, Q)."""
@@ -68,16 +70,18 @@ class DenseTap:
             widths = [widths] * generator.num_levels
         self.feat_channels = list(widths)
         # TOOD returns probabilities.
-        self._activated = getattr(getattr(head, 'loss_cls', None), 'activated', False)
+        activated = getattr(getattr(head, 'loss_cls', None), 'activated', False)
+        self.is_lossless = not activated
 
     def read(self, outs: tuple) -> list[Tensor]:
-        if self._activated:
+        if not self.is_lossless:
             return [torch.logit(level, 1e-6) for level in outs[0]]
         return list(outs[0])
 
     def write(self, outs: tuple, maps: Sequence[Tensor]) -> tuple:
-        levels = [level.sigmoid() for level in maps] if self._activated else maps
-        return type(outs[0])(levels), *outs[1:]
+        if not self.is_lossless:
+            maps = [level.sigmoid() for level in maps]
+        return type(outs[0])(maps), *outs[1:]
 
     def first(self, outs: tuple, n_images: int) -> tuple:
         return first_images(outs, n_images)
@@ -88,6 +92,8 @@ class QueryTap:
 
     Queries that come before the ``Q`` own ones are denoised truth and left alone.
     """
+
+    is_lossless = True
 
     def __init__(self, detector: DetectionTransformer) -> None:
         self.head = detector.bbox_head

@@ -10,6 +10,19 @@ from tjls_mm.models.branch import Branch, BranchInputs
 from tjls_mm.registry import MODELS
 
 
+class _ScaledGradient(torch.autograd.Function):
+    """The same numbers, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return (gradient if ctx.scale == 1 else gradient * ctx.scale), None
+
+
 @MODELS.register_module()
 class DiscriminatorHead(Branch):
     """Tell labelled images (target 1) from pool images (target 0).
@@ -20,6 +33,8 @@ class DiscriminatorHead(Branch):
             (512,) for the classifiers.
         normalize: L2-normalise the features of an image.
         loss_weight: In the objective.
+        gradient_scale: Factor on the gradient that it sends to the learner, in [0, 1].
+            With 1, the paper's, it may learn its images by heart through the learner.
 
     Source: TJLS, Sec. 3 and 4.1.
     """
@@ -34,11 +49,13 @@ class DiscriminatorHead(Branch):
         hidden_features: Sequence[int] = (),
         normalize: bool = True,
         loss_weight: float = 0.5,  # TJLS, Sec. 4.1: 50 % of the task loss
+        gradient_scale: float = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(in_features, feat_channels, init_cfg)
         self.normalize = normalize
         self.loss_weight = loss_weight
+        self.gradient_scale = gradient_scale
         widths = [in_features, *hidden_features]
         layers = []
         for width, out in zip(widths, widths[1:], strict=False):
@@ -63,7 +80,7 @@ class DiscriminatorHead(Branch):
 
         Samples that say ``is_held_out`` are left out: it must not remember them.
         """
-        logits = self(inputs.vector)
+        logits = self(_ScaledGradient.apply(inputs.vector, self.gradient_scale))
         held_out = [s.metainfo.get('is_held_out', False) for s in samples]
         if any(held_out):
             rows = ~torch.tensor(held_out, device=logits.device)

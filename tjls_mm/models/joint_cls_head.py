@@ -53,19 +53,16 @@ class JointClsHead(JointLearner, LinearClsHead):
     def loss(self, feats: Sequence[Tensor], data_samples: list, **kwargs) -> dict:
         """Losses of the update at hand, see ``turn``; ``loss_cls`` is the task's."""
         features = self.pre_logits(feats)
-        task = self.with_task
-        losses = self._task_loss(features, data_samples, kwargs) if task else {}
+        rows, own = labelled_part(data_samples, features.device)
+        losses = {}
+        if self.with_task and own:
+            given = self.measured(0, features, rows)
+            if len(own) < len(data_samples):
+                given = given[rows]
+            found = self._get_loss(self.fc(given), own, **kwargs)
+            # MMEngine logs the sum of all losses as 'loss'.
+            losses = {'loss_cls': found.pop('loss'), **found}
         if self.branches:
-            inputs = self.branch_inputs(feats, features)
+            inputs = self.branch_inputs(feats, self.measured(1, features, rows))
             add_losses(losses, self.branch_losses(inputs, data_samples))
         return losses
-
-    def _task_loss(self, features, samples, kwargs) -> dict:
-        rows, own = labelled_part(samples, features.device)
-        if not own:
-            return {}  # a batch of pool images only
-        if len(own) < len(samples):
-            features = features[rows]
-        losses = self._get_loss(self.fc(features), own, **kwargs)
-        # MMEngine logs the sum of all losses as 'loss'.
-        return {'loss_cls': losses.pop('loss'), **losses}

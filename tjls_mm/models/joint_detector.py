@@ -79,13 +79,15 @@ class Pass:
     Attributes:
         samples: Of all images, labelled ones first.
         order: Their rows in the loader's batch, or None.
-        n_task: How many first images the task loss is of, 0 for all.
+        n_labelled: How many there are of an update, else 0.
+        n_task: How many first images the head returns, 0 for all.
         feats: What the head was given, per level.
         maps: Confidences after the bottleneck, per level.
     """
 
     samples: Sequence
     order: Tensor | None = None
+    n_labelled: int = 0
     n_task: int = 0
     feats: Sequence[Tensor] = ()
     maps: list[Tensor] = field(default_factory=list)
@@ -139,7 +141,15 @@ class JointDetectorMixin(JointLearner):
         if self.bottleneck is not None:
             maps = self._mix(maps, seen)
             outs = self.tap.write(outs, maps)
-        seen.maps = maps
+        # Only of an update are there labelled images in front.
+        if seen.n_labelled and self.uses_pool:
+            front = slice(seen.n_labelled)
+            seen.maps = [self.measured(1, level, front) for level in maps]
+            if self.tap.is_lossless:
+                maps = [self.measured(0, level, front) for level in maps]
+                outs = self.tap.write(outs, maps)
+        else:
+            seen.maps = maps
         return self.tap.first(outs, seen.n_task) if seen.n_task else outs
 
     def _mix(self, maps: Sequence[Tensor], seen: Pass) -> list[Tensor]:
@@ -171,16 +181,17 @@ class JointDetectorMixin(JointLearner):
         known = [s.metainfo.get('is_labelled', True) for s in batch_data_samples]
         order = sorted(range(len(known)), key=lambda row: not known[row])
         samples = [batch_data_samples[row] for row in order]
-        n_task = sum(known)
-        samples[n_task:] = [without_truth(sample) for sample in samples[n_task:]]
+        n = sum(known)
+        samples[n:] = [without_truth(sample) for sample in samples[n:]]
         losses = {}
         with self.watching(samples) as seen:
-            if n_task < len(known):
+            seen.n_labelled = n
+            if n < len(known):
                 seen.order = torch.tensor(order, device=batch_inputs.device)
                 batch_inputs = batch_inputs[seen.order]
-            if n_task and self.with_task:
-                seen.n_task = n_task if n_task < len(known) else 0
-                losses.update(super().loss(batch_inputs, samples[:n_task]))
+            if n and self.with_task:
+                seen.n_task = n if n < len(known) else 0
+                losses.update(super().loss(batch_inputs, samples[:n]))
             else:
                 self.confidences(self.extract_feat(batch_inputs), samples)
         if self.branches:
