@@ -14,7 +14,7 @@ from tjls_mm.compat import operator_problems
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.models import add_joint_parts, batch_bottlenecks, find_joint_learner
 from tjls_mm.models.joint_parts import joint_place
-from tjls_mm.outputs.readers import find_reader
+from tjls_mm.outputs.readers import find_reader, no_reader
 from tjls_mm.registry import MODELS
 
 
@@ -64,9 +64,7 @@ def inspect_learner(cfg: Config, method: Method, names: tuple[str, ...]) -> Lear
         in_channels=convolution and convolution.in_channels,
         provides=provides,
         remedies={
-            name: reader.remedy(name)
-            if reader
-            else f'no pool reader knows {type(model).__name__} with such a head'
+            name: reader.remedy(name) if reader else no_reader(model)
             for name in names
             if name not in provides
         },

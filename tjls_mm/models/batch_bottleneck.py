@@ -8,13 +8,14 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import torch
 from mmengine import dist
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-Valid = Sequence[tuple[float, float]] | None
+Valid = Sequence[tuple[Fraction, Fraction]] | None
 """Share of the padded input's height and width that every image takes; None: all."""
 
 
@@ -186,7 +187,7 @@ def pool_locations(x: Tensor, valid: Valid = None) -> Tensor:
     return x.flatten(2).mean(2) if x.ndim > 2 else x
 
 
-def crop_to_valid(x: Tensor, valid: Sequence[tuple[float, float]]) -> list[Tensor]:
+def crop_to_valid(x: Tensor, valid: Sequence[tuple]) -> list[Tensor]:
     """The part of every map (B, F, H, W) that lies on its image, (1, F, h, w)."""
     height, width = x.shape[2:]
     return [

@@ -88,8 +88,8 @@ class JointLearner:
     """Mixin of a detector, or a classifier's head, with a bottleneck and branches.
 
     Attributes:
-        pull: (2,), moving averages of the squared gradient of the task and of the
-            branches that use the pool, at what both are given: a buffer.
+        pull: (2,), a buffer: sums over training of the squared gradient of the task
+            and of the branches that use the pool, at what both are given.
         turn: Whose update is computed: 'task' (of the labelled images, with branches
             that need no pool), 'sampler' (branches that use the pool), or 'joint' for
             the sum of all. Set by AlternatingUpdateHook.
@@ -141,7 +141,7 @@ class JointLearner:
         def note(gradient: Tensor) -> None:
             square = gradient[rows].float().square().sum()
             with torch.no_grad():
-                self.pull[side] += 0.05 * (square - self.pull[side])
+                self.pull[side] += square
 
         view.register_hook(note)
         return view

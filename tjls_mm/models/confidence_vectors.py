@@ -6,6 +6,7 @@ What branches of a joint detector are given. Letters: see ``confidence_taps``.
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
@@ -177,7 +178,7 @@ def valid_fractions(samples: Sequence) -> Valid:
     """Share of the padded input that every image takes."""
     pairs = [
         tuple(
-            min(1.0, own / padded)
+            min(Fraction(1), Fraction(int(own), int(padded)))
             for own, padded in zip(s.img_shape[:2], s.batch_input_shape, strict=True)
         )
         for s in samples

@@ -11,10 +11,12 @@ from mmdet.models.detectors import SingleStageDetector
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from tjls_mm.models.batch_bottleneck import crop_to_valid
+from tjls_mm.models.confidence_vectors import valid_fractions
 from tjls_mm.registry import POOL_READERS
 
 from .base import DropoutMasks
-from .detector import DetectorReader, dropped_maps, refuse_non_finite, valid_part
+from .detector import DetectorReader, dropped_maps, refuse_non_finite
 
 
 def _calls(method, *names: str) -> bool:
@@ -73,12 +75,11 @@ class DenseReader(DetectorReader):
         masks: DropoutMasks,
     ) -> Iterator[list[Tensor]]:
         head = model.bbox_head
+        valid = valid_fractions(samples) or [(1, 1)] * len(samples)
         for maps in dropped_maps(feats, masks):
-            levels = head(maps)[0]
-            yield [
-                probabilities(head, [valid_part(level[i], s) for level in levels])
-                for i, s in enumerate(samples)
-            ]
+            levels = [crop_to_valid(level, valid) for level in head(maps)[0]]
+            for_images = zip(*levels, strict=True)
+            yield [probabilities(head, [m[0] for m in own]) for own in for_images]
 
     @contextlib.contextmanager
     def class_rows(self, head: nn.Module, outs: Sequence) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """What the readers of all detectors have in common."""
 
 import contextlib
-import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 
 from tjls_mm.errors import TrainingDiverged
 from tjls_mm.models import JointDetectorMixin
+from tjls_mm.models.batch_bottleneck import pool_locations
+from tjls_mm.models.confidence_vectors import valid_fractions
 
 from .base import (
     DropoutMasks,
@@ -156,24 +157,10 @@ def dropped_maps(feats: Sequence[Tensor], masks: DropoutMasks) -> Iterator[tuple
         yield tuple(level * part[..., None, None] for level, part in pairs)
 
 
-def valid_part(level: Tensor, sample) -> Tensor:
-    """A map (C, H, W) of a padded image without the cells of the padding."""
-    image, padded = sample.metainfo['img_shape'], sample.metainfo['batch_input_shape']
-    rows, columns = (
-        math.ceil(cells * own / all_pixels)
-        for cells, own, all_pixels in zip(level.shape[1:], image, padded, strict=False)
-    )
-    return level[:, :rows, :columns]
-
-
 def valid_means(feats: Sequence[Tensor], samples: Sequence) -> Tensor:
     """Mean of every level over the image without padding, side by side, (B, F)."""
-    return torch.stack(
-        [
-            torch.cat([valid_part(level[i], sample).mean((1, 2)) for level in feats])
-            for i, sample in enumerate(samples)
-        ]
-    )
+    valid = valid_fractions(samples)
+    return torch.cat([pool_locations(level, valid) for level in feats], 1)
 
 
 def mirrored(inputs: Tensor, samples: Sequence) -> Tensor:
