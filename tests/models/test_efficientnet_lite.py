@@ -53,7 +53,9 @@ def test_frozen_stages_neither_learn_nor_drift():
     model(torch.randn(2, 3, 64, 64))[-1].sum().backward()
     optimizer.step()
     changed = {k for k, v in model.state_dict().items() if not v.equal(before[k])}
-    later = {k for k in before if k.split('.')[:2] in (['blocks', '3'], ['blocks', '4'])}
+    later = {
+        k for k in before if k.split('.')[:2] in (['blocks', '3'], ['blocks', '4'])
+    }
     assert changed == later
 
 

@@ -63,9 +63,7 @@ class _SameConv(nn.Conv2d):
             x = F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2))
             h = w = 0
         padding = (h // 2, w // 2)
-        return F.conv2d(
-            x, self.weight, None, self.stride, padding, groups=self.groups
-        )
+        return F.conv2d(x, self.weight, None, self.stride, padding, groups=self.groups)
 
 
 def _relu6(x: Tensor) -> Tensor:
@@ -198,4 +196,3 @@ class EfficientNetLite0(BaseModule):
         if HEAD in self.out_indices:
             outs.append(_relu6(self.bn1(self.conv_head(x))))
         return tuple(outs)
-
