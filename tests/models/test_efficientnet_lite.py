@@ -42,8 +42,8 @@ def problems(checkpoint: str) -> list[str]:
 def test_maps_have_the_stated_strides_and_widths(size):
     maps = backbone(out_indices=range(6)).eval()(torch.randn(1, 3, *size))
     strides, widths = (2, 4, 8, 16, 32, 32), (16, 24, 40, 112, 320, 1280)
-    expected = [(1, w, *(-(-n // s) for n in size)) for w, s in zip(widths, strides)]
-    assert [tuple(m.shape) for m in maps] == expected
+    for out, width, stride in zip(maps, widths, strides, strict=True):
+        assert out.shape == (1, width, *(-(-n // stride) for n in size))
 
 
 def test_frozen_stages_neither_learn_nor_drift():

@@ -38,7 +38,7 @@ def test_features_are_the_backbones_own():
     model = frozen()
     expected = model.backbone(images(1))
     assert len(expected) == 2
-    for ours, own in zip(model(images(1)), expected):
+    for ours, own in zip(model(images(1)), expected, strict=True):
         torch.testing.assert_close(ours, own)
 
 
@@ -47,7 +47,7 @@ def test_bits_depend_on_the_image_alone():
     for cached in (0, 1, 2, 100):
         model = frozen(cached)
         for rows in ([2, 0], [1], [0, 1, 2], [2, 2, 1]):
-            for ours, level in zip(model(images()[rows]), expected):
+            for ours, level in zip(model(images()[rows]), expected, strict=True):
                 assert ours.equal(level[rows])
 
 
@@ -100,4 +100,4 @@ def test_features_under_mixed_precision_are_float32():
     expected = frozen()(images())
     with torch.autocast('cpu', dtype=torch.bfloat16):
         found = frozen()(images())
-    assert all(a.equal(b) for a, b in zip(found, expected))
+    assert all(a.equal(b) for a, b in zip(found, expected, strict=True))

@@ -45,7 +45,9 @@ class FrozenBackbone(BaseModule):
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Images (B, C, H, W) to what the backbone returns, (B, ...) per level."""
         digest = self._digest_weights() if self.cached_images else b''
-        levels = zip(*(self._features(image, digest) for image in inputs.split(1)))
+        levels = zip(
+            *(self._features(image, digest) for image in inputs.split(1)), strict=True
+        )
         return tuple(torch.cat(level) for level in levels)
 
     def _features(self, image: Tensor, digest: bytes) -> tuple[Tensor, ...]:
