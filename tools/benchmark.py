@@ -11,6 +11,7 @@ Both sides of a ratio are timed in turn in one process: what slows one slows bot
 """
 
 import argparse
+import copy
 import logging
 import multiprocessing
 import resource
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.hub import get_config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import init_default_scope
 from scipy.special import entr
@@ -46,6 +48,13 @@ TRANSFORMER, GCN = ({'type': f'tjls_mm.Batch{kind}'} for kind in ('Transformer',
 METHODS = dict(plain=None, jls=None, images=TRANSFORMER, channels=TRANSFORMER, gcn=GCN)
 """Names to bottlenecks; all but the plain learner have a discriminator."""
 DETECTORS = {'ssd300': 'ssd300_voc', 'small': 'ssd_r18_160'}
+MMDET = {
+    'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco',
+    'rtmdet': 'rtmdet/rtmdet_tiny_8xb32-300e_coco',
+    'faster-rcnn': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+    'dino': 'dino/dino-4scale_r50_8xb2-12e_coco',
+}
+"""Detectors of mmdet's own configs, at ``--pixels``."""
 CLASSIFIERS = {name: f'{name}_cifar' for name in ('vgg16', 'resnet18', 'wrn28')}
 CLASSIFIERS['small-resnet18'] = 'resnet18_small'
 NORMALISE = dict(mean=[125.0] * 3, std=[51.0] * 3)
@@ -53,9 +62,16 @@ NORMALISE = dict(mean=[125.0] * 3, std=[51.0] * 3)
 
 def build(method: str, args) -> torch.nn.Module:
     """The learner of mmdet or mmpretrain, or ours with a bottleneck, random weights."""
-    size, name = args.size, {**DETECTORS, **CLASSIFIERS}[args.size]
-    cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / f'{name}.py').model
-    if size == 'ssd300':
+    size, name = args.size, {**DETECTORS, **CLASSIFIERS, **MMDET}[args.size]
+    if size in MMDET:
+        cfg = copy.deepcopy(get_config(f'mmdet::{name}.py').model)
+        cfg.data_preprocessor.batch_augments = None
+        if size == 'dino':  # small images have fewer candidates than 900
+            cfg.num_queries = 300
+    else:
+        folder = ROOT / 'configs' / '_base_' / 'models'
+        cfg = Config.fromfile(folder / f'{name}.py').model
+    if size not in CLASSIFIERS:
         cfg.backbone.init_cfg = None
     if size in CLASSIFIERS:
         own = '' if method == 'plain' else 'tjls_mm.Joint'
@@ -66,21 +82,26 @@ def build(method: str, args) -> torch.nn.Module:
         bottleneck = METHODS[method]
         if method == 'channels':
             bottleneck = dict(TRANSFORMER, tokens=method, batch_size=args.batch_size)
-        cfg = add_joint_parts(cfg, bottleneck, dict(discriminator=head))
+        vector = None
+        if size in DETECTORS:
+            vector = dict(type='tjls_mm.ConfidenceFlatten')
+        cfg = add_joint_parts(cfg, bottleneck, dict(discriminator=head), vector)
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     model.init_weights()
     return model.to(DEVICE)
 
 
-def make_batch(size: str, batch_size: int, joint: bool = False) -> dict:
+def make_batch(args, batch_size: int, joint: bool = False) -> dict:
     """Random images; all of them have labels, or the first half has if joint."""
     from mmdet.testing import demo_mm_inputs
     from mmpretrain.structures import DataSample
 
-    shape = ({'ssd300': 300, 'small': 160}.get(size, 32),) * 2
+    size = args.size
+    side = {'ssd300': 300, 'small': 160}.get(size, 32)
+    shape = (args.pixels if size in MMDET else side,) * 2
     labelled = [not joint or i < batch_size // 2 for i in range(batch_size)]
-    if size in DETECTORS:
+    if size not in CLASSIFIERS:
         boxes = [2 * is_labelled for is_labelled in labelled]
         batch = demo_mm_inputs(batch_size, [(3, *shape)] * batch_size, boxes, 2)
     else:
@@ -105,7 +126,7 @@ def learner(method: str, args) -> tuple:
 
 def joint_update(method: str, args) -> partial:
     model, wrapper = learner(method, args)
-    batch = make_batch(args.size, args.batch_size, joint=method != 'plain')
+    batch = make_batch(args, args.batch_size, joint=method != 'plain')
     return partial(model.train_step, batch, wrapper)
 
 
@@ -139,11 +160,14 @@ def bench_train(args) -> None:
 @torch.no_grad()
 def bench_score(args) -> None:
     masks = DropoutMasks([str(i) for i in range(args.batch_size)], 0, 0.5, 0)
-    batch = make_batch(args.size, args.batch_size)
+    batch = make_batch(args, args.batch_size)
 
     def score(is_plain, model, reader):
         data = model.data_preprocessor(batch, False)
-        if is_plain:
+        if is_plain and hasattr(model, 'rpn_head'):
+            # Its forward pass would classify a thousand regions, too.
+            model.rpn_head(model.extract_feat(data['inputs']))
+        elif is_plain:
             model(**data, mode='tensor')
         else:
             reader.read(model, data, ['logit'], masks)
@@ -152,7 +176,7 @@ def bench_score(args) -> None:
     for method in args.methods:
         model = build(method, args)
         if not (is_plain := method == 'plain'):
-            fill_context_banks(model, [make_batch(args.size, args.batch_size - 1)])
+            fill_context_banks(model, [make_batch(args, args.batch_size - 1)])
         sides[method] = partial(score, is_plain, model.eval(), find_reader(model))
     time_in_turn('Scoring', sides, args, args.batch_size)
 
@@ -275,6 +299,7 @@ def made_up_outputs(args, start: int, stop: int):
             'boxes.score': rng.random(m, np.float32),
             'boxes.label': np.zeros(m, np.int32),
             'boxes.probability': rng.random((m, args.classes), np.float32),
+            'boxes.prior': np.arange(m, dtype=np.int32),
             'box_feature': rng.random((m, args.features), np.float32).astype('f2'),
         }
 
@@ -333,16 +358,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add('benchmark', choices=benchmarks)
-    add('--size', choices=[*DETECTORS, *CLASSIFIERS], default='ssd300')
+    add('--size', choices=[*DETECTORS, *CLASSIFIERS, *MMDET], default='ssd300')
     add('--methods', nargs='+', choices=list(METHODS), help='default: all it has')
     add('--amp', action='store_true', help='mixed precision (GPU)')
     numbers = {'batch-size': 32, 'rounds': 5, 'updates': 10, 'workers': 0}
-    numbers.update(images=16_551, budget=1000, boxes=0, classes=21, features=256)
+    numbers.update(
+        pixels=160, images=16_551, budget=1000, boxes=0, classes=21, features=256
+    )
     for name, number in numbers.items():
         add(f'--{name}', type=int, default=number, help='default: %(default)s')
     args = parser.parse_args()
     # The graph bottleneck belongs to classification.
     known = [m for m in METHODS if m != 'gcn' or args.size in CLASSIFIERS]
+    if args.size in MMDET:  # their maps have no size of their own
+        known.remove('channels')
     args.methods = ['plain', *[m for m in args.methods or known if m != 'plain']]
     prepare(args)
     benchmarks[args.benchmark](args)

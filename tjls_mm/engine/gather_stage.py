@@ -6,6 +6,7 @@ import numpy as np
 
 from tjls_mm.files import file_hash, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.models.branch import find_joint_learner
 from tjls_mm.outputs import Needs, Outputs, check_finite, gather_outputs
 from tjls_mm.outputs.discriminator_report import discriminator_report
 from tjls_mm.outputs.readers import find_reader
@@ -75,6 +76,7 @@ def gather_stage(
             report = discriminator_report(
                 logits[is_held_out], logits[~is_held_out], of_pool, is_seen
             )
+            report['pull'] = find_joint_learner(model).sampler_pull
             record.update(discriminator=report)
         record.add_seconds('gather', time.perf_counter() - started)
         write_json(folder.outputs_index, {'pool': file_hash(lists.pool)})
