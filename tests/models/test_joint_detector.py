@@ -329,3 +329,15 @@ def test_the_pull_of_the_sampler_is_its_gradient_beside_the_tasks(turn):
     assert pulls[0] > 0 and pulls[3] is None
     assert pulls[1] == pytest.approx(2 * pulls[0], rel=1e-4)
     assert pulls[2] == pytest.approx(0.1 * pulls[0], rel=1e-4)
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'detr'])
+def test_a_transformer_may_start_as_the_plain_detector(name):
+    model, theirs = build(name, dict(TRANSFORMER, zero_init=True)), plain(name)
+    freeze_statistics(model, theirs)
+    full = families.batch([True] * 3)
+    parts = losses(model, full)
+    assert same(of_task(parts), losses(theirs, full))
+    sum(v.sum() for k, v in parts.items() if 'loss' in k).backward()
+    last = model.bottleneck.encoders[0][0]
+    assert last.out.weight.grad.abs().sum() > 0 and last.ffn2.weight.grad.any()

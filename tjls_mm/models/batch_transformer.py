@@ -135,6 +135,8 @@ class BatchTransformer(BatchBottleneck):
         layer_norm: Pre-LayerNorm. Defaults to True for 'images' only.
         value_projection: False for attention that acts on the tokens themselves,
             its heads averaged ('channels' only; authors' code).
+        zero_init: Let every block start as the identity, so that a learner starts with
+            the outputs of the one without.
         gather, eval_context, init_cfg: See ``BatchBottleneck``.
         recompute: Recompute activations in the backward pass instead of keeping
             them. Defaults to True for 'channels' only.
@@ -154,6 +156,7 @@ class BatchTransformer(BatchBottleneck):
         activation: str = 'sigmoid',
         layer_norm: bool | None = None,
         value_projection: bool = True,
+        zero_init: bool = False,
         gather: bool = False,
         eval_context: str = 'bank',
         recompute: bool | None = None,
@@ -184,6 +187,11 @@ class BatchTransformer(BatchBottleneck):
             nn.Sequential(*(block(width, *settings) for _ in range(depth)))
             for width in widths
         )
+        for block in self.encoders.modules() if zero_init else ():
+            for last in (getattr(block, 'out', None), getattr(block, 'ffn2', None)):
+                if last is not None:
+                    nn.init.zeros_(last.weight)
+                    nn.init.zeros_(last.bias)
 
     def _encode(self, encoder: nn.Sequential, tokens: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
