@@ -113,3 +113,12 @@ def test_gallery_shows_the_first_picks(tmp_path):
     ids = list(files)
     draw_gallery(tmp_path / 'gallery.png', ids, lambda i: Image.open(files[i]))
     assert Image.open(tmp_path / 'gallery.png').size == (6 * 150, 4 * 164)
+
+
+@pytest.mark.parametrize('pull, warned', [(4.5, True), (0.9, False), (None, False)])
+def test_a_discriminator_that_pulls_harder_than_the_task_is_warned_of(pull, warned):
+    found = stage_warnings(record(**discriminator(0.7, 0.01, pull=pull)))
+    assert len(found) == warned
+    if warned:
+        assert '4.5 times as hard as the task' in found[0]
+        assert 'gradient_scale' in found[0]

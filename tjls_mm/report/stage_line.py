@@ -9,6 +9,7 @@ from tjls_mm.errors import InputError
 
 STEPS = ('train', 'evaluate', 'gather', 'select')
 CHANCE_AUC = 0.55
+HARD_PULL = 1.0
 ONE_SIDED = 1.64  # standard errors: chance passes them once in twenty times
 LABEL_COUNTS = ('n_boxes',)
 """What a task labels besides images; shown where a record has it."""
@@ -53,7 +54,8 @@ def stage_warnings(record: Mapping) -> list[str]:
     """What a user should know before trusting the picks of a stage.
 
     Of a discriminator: that its AUC of held-out labelled against unseen pool images is
-    below 0.55, or so low that chance explains it at 5 %.
+    below 0.55, or so low that chance explains it at 5 %; and that it pulls at what it
+    shares with the task harder than the task does.
     """
     warnings = []
     report = record.get('discriminator') or {}
@@ -63,6 +65,13 @@ def stage_warnings(record: Mapping) -> list[str]:
             f'discriminator AUC {auc:.2f} on {report["n_held_out"]} held-out and '
             f'{report["n_unseen"]} unseen images is near chance '
             f'(0.50 ± {error:.2f}): its order says little'
+        )
+    pull = report.get('pull')
+    if pull is not None and pull > HARD_PULL:
+        warnings.append(
+            f'the discriminator pulls at the learner {pull:.1f} times as hard as the '
+            'task and may cost it: lower gradient_scale or loss_weight in '
+            'method.branches.discriminator'
         )
     picks = record.get('picks') or {}
     lean = leaning_class(picks.get('images', {}), record.get('labelled_images', {}))
