@@ -181,9 +181,10 @@ def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[st
 def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
     """Classes and channels that differ between model and data."""
     expected, head = len(source.classes), head_key(cfg.model)
-    for _, key, number in walk(cfg.model):
-        # A backbone without classifier has -1 or 0 of them.
-        if key == 'num_classes' and number not in (None, -1, 0, expected):
+    for place, key, number in walk(cfg.model):
+        # Backbones and proposals have numbers of their own.
+        own = place.startswith(('backbone.', 'rpn_head.'))
+        if key == 'num_classes' and not own and number not in (None, expected):
             yield (
                 f'The model has num_classes={number}, the data set has {expected} '
                 f'classes ({", ".join(source.classes[:5])}, …): set '
