@@ -348,10 +348,9 @@ def _one_size(pipeline: Sequence) -> bool:
 
 def _adopt_schedule(cfg: Config, times: int, note: Note) -> None:
     train, schedulers = cfg.train_cfg, cfg.get('param_scheduler') or []
-    if type_name(train) == 'EpochBasedTrainLoop':
-        train.pop('type')
-    for key in ('dynamic_intervals', 'val_interval', 'val_begin'):
-        train.pop(key, None)
+    if type_name(train) in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
+        for key in ('type', '_scope_', 'dynamic_intervals', 'val_interval', 'val_begin'):
+            train.pop(key, None)
     schedulers = [schedulers] if isinstance(schedulers, Mapping) else schedulers
     if 'max_epochs' in train:
         if times > 1:
@@ -438,7 +437,9 @@ def _fits(evaluator: Mapping, is_coco: bool, of_mmdet: dict) -> bool:
     if kind == 'CocoMetric':
         return is_coco or evaluator.get('ann_file', '') is None
     if kind == 'VOCMetric':
-        return not is_coco or dict(evaluator) != of_mmdet
+        # MMEngine marks what it inherits of another library by '_scope_'.
+        own = {k: v for k, v in evaluator.items() if k != '_scope_'}
+        return not is_coco or own != of_mmdet
     return 'ann_file' not in evaluator
 
 

@@ -132,7 +132,9 @@ def _type_problems(where: str, registry, config) -> Iterator[str]:
         # Schedulers want an optimizer, and a visualizer keeps its name for good.
         if registry not in (PARAM_SCHEDULERS, VISUALIZERS):
             try:
-                registry.build(copy.deepcopy(config))
+                # A Runner takes the priority of a hook out of its config.
+                arguments = {k: v for k, v in config.items() if k != 'priority'}
+                registry.build(copy.deepcopy(arguments))
             # Constructors raise whatever they like.
             except Exception as error:
                 yield (
@@ -191,7 +193,8 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
                 f'model=dict({head}=dict(num_classes={expected})), or '
                 'data_source.classes.'
             )
-    if learner.in_channels not in (None, source.channels):
+    # YOLOX's Focus stacks four pixels.
+    if learner.in_channels not in (None, source.channels, 4 * source.channels):
         yield (
             f'The backbone takes images of {learner.in_channels} channels, the data '
             f'set has {source.channels}: set data_source.channels='

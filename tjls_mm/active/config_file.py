@@ -32,7 +32,7 @@ def read_config(
             'files or its custom_imports.'
         ) from error
     # MMEngine's new style keeps classes where text configs have names.
-    for where, key, value in walk(cfg._cfg_dict.to_dict()):
+    for where, key, value in walk(cfg._cfg_dict):
         if key == 'type' and not isinstance(value, str):
             raise InputError(
                 f'{path}: {where} is a class, as in new-style configs: inherit the '
