@@ -349,7 +349,8 @@ def _one_size(pipeline: Sequence) -> bool:
 def _adopt_schedule(cfg: Config, times: int, note: Note) -> None:
     train, schedulers = cfg.train_cfg, cfg.get('param_scheduler') or []
     if type_name(train) in ('EpochBasedTrainLoop', 'IterBasedTrainLoop'):
-        for key in ('type', '_scope_', 'dynamic_intervals', 'val_interval', 'val_begin'):
+        intervals = ('dynamic_intervals', 'val_interval', 'val_begin')
+        for key in ('type', '_scope_', *intervals):
             train.pop(key, None)
     schedulers = [schedulers] if isinstance(schedulers, Mapping) else schedulers
     if 'max_epochs' in train:
