@@ -355,8 +355,8 @@ def _adopt_schedule(cfg: Config, times: int, note: Note) -> None:
     schedulers = [schedulers] if isinstance(schedulers, Mapping) else schedulers
     if 'max_epochs' in train:
         if times > 1:
-            _repeat(train, schedulers, times)
             note(f'train_cfg: epochs times {times}, for RepeatDataset(times={times})')
+        _stretch(train, schedulers, times, note)
         passes = f'{train.max_epochs} passes over the labelled images'
         note(f'train_cfg: a stage is {passes}, and evaluated at its end')
     for one in schedulers:
@@ -370,15 +370,24 @@ def _adopt_schedule(cfg: Config, times: int, note: Note) -> None:
     cfg.param_scheduler = schedulers
 
 
-def _repeat(train: ConfigDict, schedulers: Sequence[ConfigDict], times: int) -> None:
+def _stretch(
+    train: ConfigDict, schedulers: Sequence[ConfigDict], times: int, note: Note
+) -> None:
+    """Let schedules in epochs last as long as training, whose length users change."""
+    ours = [one for one in schedulers if one.get('by_epoch', True)]
+    ends = [one.end for one in ours if one.get('end') not in (None, math.inf)]
+    length = max(ends, default=train.max_epochs)
+    if length != train.max_epochs:
+        epochs = f'{length} epochs take the {train.max_epochs} of train_cfg'
+        note(f'param_scheduler: its {epochs}')
     train.max_epochs *= times
-    for one in schedulers:
-        for key in EPOCH_KEYS if one.get('by_epoch', True) else ():
-            value = one.get(key)
+    for one in ours:
+        for key in EPOCH_KEYS:
+            value, factor = one.get(key), train.max_epochs / length
             if isinstance(value, (list, tuple)):
-                one[key] = [times * epoch for epoch in value]
+                one[key] = [factor * epoch for epoch in value]
             elif value is not None:
-                one[key] = times * value
+                one[key] = factor * value
 
 
 def _relate(scheduler: ConfigDict, rate: float, note: Note) -> None:
