@@ -367,6 +367,15 @@ def test_a_schedule_fits_a_small_stage(own_config, tmp_path):
     cfg, notes = adopted(own_config(CONFIGS['ssd']))
     assert cfg.train_cfg.max_epochs == 240 and 'epochs times 10' in notes
     assert cfg.param_scheduler[1].milestones == [160, 200]
+    thrice = {'train_cfg.max_epochs': 36}
+    cfg, notes = adopted(own_config(RETINANET, **thrice))
+    assert cfg.param_scheduler[1].milestones == [24, 33] and '12 epochs scaled' in notes
+    mine = [
+        dict(type='LinearLR', by_epoch=True, end=2, start_factor=0.1),
+        dict(type='MultiStepLR', milestones=[30]),
+    ]
+    cfg, notes = adopted(own_config(RETINANET, param_scheduler=mine, **thrice))
+    assert cfg.param_scheduler[0].end == 2 and 'scaled to the' not in notes
     low = {'optim_wrapper.optimizer.lr': 1e-4}
     cfg, notes = adopted(own_config(RTMDET, **low))
     assert cfg.param_scheduler[1].eta_min_ratio == 0.05 and '5 % of the rate' in notes

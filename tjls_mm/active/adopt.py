@@ -375,11 +375,13 @@ def _stretch(
 ) -> None:
     """Let schedules in epochs last as long as training, whose length users change."""
     ours = [one for one in schedulers if one.get('by_epoch', True)]
-    ends = [one.end for one in ours if one.get('end') not in (None, math.inf)]
-    length = max(ends, default=train.max_epochs)
-    if length != train.max_epochs:
-        epochs = f'{length} epochs take the {train.max_epochs} of train_cfg'
-        note(f'param_scheduler: its {epochs}')
+    ends = [one.get('end') or math.inf for one in ours]
+    length = max(ends, default=math.inf)
+    if length == math.inf or all(type_name(one) in WARM_UPS for one in ours):
+        length = train.max_epochs  # a schedule without an end of its own
+    elif length != train.max_epochs:
+        epochs = f'{length} epochs scaled to the {train.max_epochs} of train_cfg'
+        note(f'param_scheduler: {epochs}')
     train.max_epochs *= times
     for one in ours:
         for key in EPOCH_KEYS:
