@@ -74,7 +74,10 @@ CONFIGS = [path.stem for path in CONFIG_PATHS]
 CLASSIFICATION_CONFIGS = [
     path.stem for path in CONFIG_PATHS if path.parent.name == 'classification'
 ]
-DETECTION_CONFIGS = [name for name in CONFIGS if name not in CLASSIFICATION_CONFIGS]
+ADOPTED_CONFIGS = ['example_own_detector']  # they inherit detectors of mmdet
+DETECTION_CONFIGS = [
+    name for name in CONFIGS if name not in CLASSIFICATION_CONFIGS + ADOPTED_CONFIGS
+]
 
 CHANNELS, OUT_CHANNELS = (16, 32, 64), (16, 32, 64, 64)
 TINY = {

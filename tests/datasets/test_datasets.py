@@ -24,6 +24,7 @@ from tjls_mm.datasets import (
 from tjls_mm.datasets.image_checks import image_size
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import image_path, read_image_ids, write_image_ids
+from tjls_mm.randomness import seeded_pipeline
 from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 
 CLASSES = ('ball', 'crate', 'cone', 'star', 'ring')
@@ -103,6 +104,54 @@ def test_a_sample_depends_on_its_seed_only(joint):
     assert np.array_equal(before[0], np.random.get_state()[1])
     assert torch.equal(before[1], torch.get_rng_state())
     assert not torch.equal(one['inputs'], dataset[(3, 78)]['inputs'])
+
+
+MOSAIC = [
+    dict(type='Mosaic', img_scale=(64, 64)),
+    dict(type='RandomAffine', border=(-32, -32)),
+    dict(type='PackDetInputs'),
+]
+
+
+def test_mosaic_is_that_of_mmdet_and_depends_on_its_seed_only(joint):
+    labelled = joint['labelled']
+    theirs = DATASETS.build(
+        dict(
+            type='mmdet.MultiImageMixDataset',
+            dataset={**labelled, 'pipeline': LOAD},
+            pipeline=MOSAIC,
+        )
+    )
+    ours = JointDataset({**labelled, 'pipeline': LOAD + MOSAIC})
+    for seed in (0, 7):
+        with seeded_pipeline(seed):
+            two = theirs[4]
+        ours[(2, 99)]  # no history
+        one = ours[(4, seed)]
+        assert torch.equal(one['inputs'], two['inputs'])
+        boxes = [sample['data_samples'].gt_instances.bboxes for sample in (one, two)]
+        assert torch.equal(boxes[0].tensor, boxes[1].tensor)
+    assert not torch.equal(ours[(4, 0)]['inputs'], ours[(4, 1)]['inputs'])
+
+
+def test_images_are_mixed_with_their_own_kind(source, joint, tmp_path):
+    for name in ('labelled', 'pool'):
+        pipeline = LOAD + MOSAIC
+        pipeline = pipeline if name == 'labelled' else source.pool_pipeline(pipeline)
+        joint[name] = {**joint[name], 'pipeline': pipeline}
+    both, alone = JointDataset(**joint), JointDataset(joint['labelled'])
+    for seed in range(5):
+        assert len(both[(10 + seed, seed)]['data_samples'].gt_instances) == 0
+        assert torch.equal(both[(3, seed)]['inputs'], alone[(3, seed)]['inputs'])
+    # What is held out is in no mosaic but its own.
+    first, second, *_ = source.list_images('pool')
+    write_image_ids(tmp_path / 'l.txt', [first])
+    single = JointDataset(joint['labelled'])
+    write_image_ids(tmp_path / 'l.txt', [first, second])
+    write_image_ids(tmp_path / 'h.txt', [second])
+    held_out = JointDataset(**joint, held_out=str(tmp_path / 'h.txt'))
+    for seed in range(5):
+        assert torch.equal(single[(0, seed)]['inputs'], held_out[(0, seed)]['inputs'])
 
 
 def test_a_dropped_image_is_an_error_not_a_replacement(joint):

@@ -132,7 +132,9 @@ def _type_problems(where: str, registry, config) -> Iterator[str]:
         # Schedulers want an optimizer, and a visualizer keeps its name for good.
         if registry not in (PARAM_SCHEDULERS, VISUALIZERS):
             try:
-                registry.build(copy.deepcopy(config))
+                # A Runner takes the priority of a hook out of its config.
+                arguments = {k: v for k, v in config.items() if k != 'priority'}
+                registry.build(copy.deepcopy(arguments))
             # Constructors raise whatever they like.
             except Exception as error:
                 yield (
@@ -182,15 +184,17 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
     """Classes and channels that differ between model and data."""
     expected = len(source.classes)
     for place, key, number in walk(cfg.model, 'model'):
-        # A backbone without classifier has -1 or 0 of them.
-        if key == 'num_classes' and number not in (None, -1, 0, expected):
+        # Backbones and proposals have numbers of their own.
+        own = place.startswith(('model.backbone.', 'model.rpn_head.'))
+        if key == 'num_classes' and not own and number not in (None, expected):
             yield (
                 f'The model has num_classes={number}, the data set has {expected} '
                 f'classes ({", ".join(source.classes[:5])}, …): set '
                 f'{place}={expected}, or '
                 'data_source.classes.'
             )
-    if learner.in_channels not in (None, source.channels):
+    # YOLOX's Focus stacks four pixels.
+    if learner.in_channels not in (None, source.channels, 4 * source.channels):
         yield (
             f'The backbone takes images of {learner.in_channels} channels, the data '
             f'set has {source.channels}: set data_source.channels='

@@ -1,10 +1,13 @@
 """Read the config of a trial."""
 
+import os
 import os.path as osp
 from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
 
+from tjls_mm.active.adopt import adopt_config
+from tjls_mm.active.settings import walk
 from tjls_mm.errors import InputError
 
 
@@ -13,6 +16,7 @@ def read_config(
 ) -> Config:
     """A text config with overrides (``KEY=VALUE``, as for MMEngine's tools) and seed.
 
+    A config of mmdet becomes that of a trial; process 0 prints what was changed.
     InputError if the file cannot be read, or an override does not fit.
     """
     if not osp.isfile(path):
@@ -27,6 +31,13 @@ def read_config(
             f'{path} cannot be read as a config ({reason}). Correct it, its _base_ '
             'files or its custom_imports.'
         ) from error
+    # MMEngine's new style keeps classes where text configs have names.
+    for where, key, value in walk(cfg._cfg_dict):
+        if key == 'type' and not isinstance(value, str):
+            raise InputError(
+                f'{path}: {where} is a class, as in new-style configs: inherit the '
+                "text config, _base_ = 'mmdet::FAMILY/NAME.py', and write its name."
+            )
     for option in options:
         key, separator, value = option.partition('=')
         if not separator or not key:
@@ -40,4 +51,7 @@ def read_config(
             ) from None
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    cfg, notes = adopt_config(cfg)
+    if notes and int(os.environ.get('RANK', 0)) == 0:
+        print(f'adopted from mmdet ({path}):', *notes, sep='\n  ', flush=True)
     return cfg

@@ -63,19 +63,26 @@ def fill_schedule(
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         schedulers = [schedulers]
-    cfg.param_scheduler = [_in_iterations(s, batches, n_labelled) for s in schedulers]
+    cfg.param_scheduler = [
+        _in_iterations(s, batches, n_labelled, train.max_iters) for s in schedulers
+    ]
     for scheduler in cfg.param_scheduler:
         _fit_one_cycle(scheduler, train.max_iters, batches.round_to)
 
 
-def _in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDict:
+def _in_iterations(
+    cfg, batches: Batches, n_labelled: int, max_iters: int
+) -> ConfigDict:
     cfg = copy.deepcopy(cfg)
+    share = cfg.pop('at_most', None)
     if 'Plateau' in cfg.type:
         raise InputError(
             f'{cfg.type} follows evaluations in mid-training, and nothing may be '
             'chosen by test images: use MultiStepLR, CosineAnnealingLR or OneCycleLR.'
         )
     if not cfg.get('by_epoch', True):
+        if share:
+            cfg.end = max(1, min(cfg.end, round(share * max_iters)))
         return cfg
     if 'Exponential' in cfg.type:
         raise InputError(
@@ -90,6 +97,8 @@ def _in_iterations(cfg, batches: Batches, n_labelled: int) -> ConfigDict:
         elif value is not None and value != math.inf:
             least = 1 if key in ('T_max', 'step_size', 'total_steps') else 0
             cfg[key] = max(least, batches.iterations(value, n_labelled))
+    if cfg.get('end') is not None:  # a phase of no iteration cannot be built
+        cfg.end = max(cfg.end, cfg.get('begin', 0) + 1)
     cfg.by_epoch = False
     cfg.pop('convert_to_iter_based', None)
     return cfg

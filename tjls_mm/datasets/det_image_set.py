@@ -1,8 +1,10 @@
 """The images of a list, with or without their boxes."""
 
 import os.path as osp
+from collections.abc import Sequence
 
 from mmdet.datasets import BaseDetDataset
+from mmengine.dataset import Compose
 
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
@@ -13,12 +15,21 @@ from tjls_mm.registry import DATASETS, IMAGE_SOURCES, build_own
 class DetImageSet(BaseDetDataset):
     """mmdet's data set for image_ids of an image source; no image is left out.
 
+    Transforms that mix in other images, such as mmdet's Mosaic, get them as in its
+    MultiImageMixDataset: drawn from ``partners``, and loaded by the transforms in
+    front of the first that mixes.
+
     Args:
         ann_file: List of image_ids, one per line.
         source: Config of the image source, e.g. of ``tjls_mm.VOCFiles``.
         with_annotations: False for a pool: no annotation is opened, none need exist.
         **kwargs: Of BaseDetDataset, without ``filter_cfg``.
+
+    Attributes:
+        partners: Positions of the images that others are mixed with; all by default.
     """
+
+    partners: Sequence[int] | None = None
 
     def __init__(
         self, ann_file: str, source: dict, with_annotations: bool = True, **kwargs
@@ -31,6 +42,8 @@ class DetImageSet(BaseDetDataset):
         # Serialising saves memory for worker processes and costs a second.
         kwargs.setdefault('serialize_data', False)
         super().__init__(ann_file=osp.abspath(ann_file), **kwargs)
+        if any(map(_mixes, self.pipeline.transforms)):
+            self.pipeline = MixingPipeline(self, self.pipeline.transforms)
 
     def load_data_list(self) -> list[dict]:
         label = {name: i for i, name in enumerate(self.source.classes)}
@@ -50,3 +63,36 @@ class DetImageSet(BaseDetDataset):
                     instances.append({**known, 'ignore_flag': int(box.ignore)})
             entries.append(entry)
         return entries
+
+
+class MixingPipeline(Compose):
+    """A pipeline with transforms that mix in images of the same data set."""
+
+    def __init__(self, dataset: DetImageSet, transforms: Sequence) -> None:
+        super().__init__(transforms)
+        self.dataset = dataset
+        first = next(i for i, one in enumerate(transforms) if _mixes(one))
+        self.load = Compose(transforms[:first])
+
+    def __call__(self, data: dict) -> dict | None:
+        for transform in self.transforms:
+            if _mixes(transform):
+                data['mix_results'] = self._draw(transform)
+            data = transform(data)
+            if data is None:
+                return None
+            data.pop('mix_results', None)
+        return data
+
+    def _draw(self, transform) -> list[dict]:
+        partners = self.dataset.partners
+        if partners is None:
+            partners = range(len(self.dataset))
+        found = transform.get_indexes(partners)
+        found = found if isinstance(found, Sequence) else [found]
+        rows = [int(partners[i]) for i in found]
+        return [self.load(self.dataset.get_data_info(row)) for row in rows]
+
+
+def _mixes(transform) -> bool:
+    return hasattr(transform, 'get_indexes')

@@ -35,9 +35,13 @@ class JointDataset:
         self.held_out = frozenset(read_image_ids(held_out) if held_out else ())
         if self.held_out:
             infos = map(self.labelled.get_data_info, range(self.n_labelled))
-            if unknown := sorted(self.held_out - set(map(_image_id, infos)))[:3]:
+            ids = list(map(_image_id, infos))
+            if unknown := sorted(self.held_out - set(ids))[:3]:
                 expected = 'expected labelled image_ids'
                 raise InputError(f'{held_out}: {expected}, found {unknown}.')
+            # Mixed into others they would train what they are held out of.
+            rows = [i for i, one in enumerate(ids) if one not in self.held_out]
+            self.labelled.partners = rows or None
 
     def full_init(self) -> None:
         self.labelled.full_init()
