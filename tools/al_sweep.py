@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from tjls_mm.active.config_file import read_config
+from tjls_mm.active.config_file import adopted, load_config, read_config
 from tjls_mm.active.manifest import flatten_config, hash_config
 from tjls_mm.active.settings import read_settings
 from tjls_mm.errors import InputError, raise_first
@@ -108,7 +108,7 @@ def read_variant(folder: Path, name, trial, on_top: Mapping) -> Config:
     given = {'options': {}, **trial} if isinstance(trial, dict) else {}
     if {*given} != {'config', 'options'} or not isinstance(given['options'], dict):
         raise InputError(f'expected dict(config=FILE, options={{...}}), got {trial!r}')
-    cfg = read_config(str(folder / str(given['config'])))
+    cfg = load_config(str(folder / str(given['config'])))
     for options in (given['options'], on_top):
         now = cfg.to_dict()
         problems = [p for k, v in options.items() for p in _problems(now, str(k), v)]
@@ -117,6 +117,7 @@ def read_variant(folder: Path, name, trial, on_top: Mapping) -> Config:
             cfg.merge_from_dict(copy.deepcopy(dict(options)))
         except (LookupError, TypeError, AttributeError, AssertionError) as error:
             raise InputError(f'options do not fit: {error!r}') from None
+    cfg = adopted(cfg)
     read_settings(cfg)
     config_text(cfg)
     return cfg

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tjls_mm.datasets import (
     BoxBlindRandomCrop,
     DetImageSet,
     Instance,
+    JointBatchSampler,
     JointDataset,
     VOCFiles,
 )
@@ -152,6 +154,21 @@ def test_images_are_mixed_with_their_own_kind(source, joint, tmp_path):
     held_out = JointDataset(**joint, held_out=str(tmp_path / 'h.txt'))
     for seed in range(5):
         assert torch.equal(single[(0, seed)]['inputs'], held_out[(0, seed)]['inputs'])
+
+
+def test_pool_images_are_mixed_with_those_that_training_may_see(source, joint):
+    for name in ('labelled', 'pool'):
+        joint[name] = {**joint[name], 'pipeline': LOAD + MOSAIC}
+    joint['pool']['pipeline'] = source.pool_pipeline(LOAD + MOSAIC)
+    dataset = JointDataset(**joint)
+    stand_in = SimpleNamespace(dataset=dataset, seed=0)
+    sampler = JointBatchSampler(stand_in, 2, pool_ratio=0.5)
+    partners = set(map(int, dataset.pool.partners))
+    assert len(partners) == 5
+    # After one batch already, whose mosaics may hold any of them.
+    assert sampler.pool_images_seen(1) == partners
+    redrawn = JointBatchSampler(stand_in, 2, pool_ratio=0.5, redraw_pool=True)
+    assert redrawn.pool_images_seen(1) == set(range(38))
 
 
 def test_a_dropped_image_is_an_error_not_a_replacement(joint):

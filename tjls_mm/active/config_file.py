@@ -14,9 +14,26 @@ from tjls_mm.errors import InputError
 def read_config(
     path: str, options: Sequence[str] = (), seed: int | None = None
 ) -> Config:
+    """A trial's config, see ``load_config``; one of mmdet is adopted.
+
+    Process 0 prints what was changed.
+    """
+    return adopted(load_config(path, options, seed))
+
+
+def adopted(cfg: Config) -> Config:
+    """The config of a trial from one of mmdet, or the same; prints what was changed."""
+    path, (cfg, notes) = cfg.filename, adopt_config(cfg)
+    if notes and int(os.environ.get('RANK', 0)) == 0:
+        print(f'adopted from mmdet ({path}):', *notes, sep='\n  ', flush=True)
+    return cfg
+
+
+def load_config(
+    path: str, options: Sequence[str] = (), seed: int | None = None
+) -> Config:
     """A text config with overrides (``KEY=VALUE``, as for MMEngine's tools) and seed.
 
-    A config of mmdet becomes that of a trial; process 0 prints what was changed.
     InputError if the file cannot be read, or an override does not fit.
     """
     if not osp.isfile(path):
@@ -51,7 +68,4 @@ def read_config(
             ) from None
     if seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
-    cfg, notes = adopt_config(cfg)
-    if notes and int(os.environ.get('RANK', 0)) == 0:
-        print(f'adopted from mmdet ({path}):', *notes, sep='\n  ', flush=True)
     return cfg

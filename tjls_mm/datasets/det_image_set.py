@@ -45,6 +45,11 @@ class DetImageSet(BaseDetDataset):
         if any(map(_mixes, self.pipeline.transforms)):
             self.pipeline = MixingPipeline(self, self.pipeline.transforms)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether an image may hold parts of its ``partners``."""
+        return isinstance(self.pipeline, MixingPipeline)
+
     def load_data_list(self) -> list[dict]:
         label = {name: i for i, name in enumerate(self.source.classes)}
         entries = []

@@ -62,6 +62,11 @@ class JointBatchSampler:
         self.redraw_pool = redraw_pool
         self.seed = int(sampler.seed if seed is None else seed)
         self.stage = stage
+        pool = getattr(sampler.dataset, 'pool', None)
+        self.mixes = getattr(pool, 'mixes', False)
+        if self.mixes and not redraw_pool:
+            # What training may see is what it may be shown parts of.
+            pool.partners = self._pool_subset(0)
         self.rank, self.world_size = get_dist_info()
         self._start = 0
         self._unique = False
@@ -127,6 +132,9 @@ class JointBatchSampler:
         """Positions, in [0, n_pool), that the stage's first batches of all hold."""
         if self.composition == 'plain':
             return set()
+        if self.mixes:
+            seen = range(self.n_pool) if self.redraw_pool else self._pool_subset(0)
+            return set(map(int, seen))
         count = n_batches // 2 if self.composition == 'pure' else n_batches
         count *= self.batch_size * self.world_size
         if not self.redraw_pool and count >= self.pool_size:

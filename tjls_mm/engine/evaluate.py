@@ -9,11 +9,23 @@ from tjls_mm.errors import InputError
 from tjls_mm.stage_folder import StageFolder
 from tjls_mm.stage_record import StageRecord
 
+COCO_NUMBERS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+
+
+def _coco_names(metric) -> list[str]:
+    return [
+        f'{metric.prefix}/{kind}_{n}' for kind in metric.metrics for n in COCO_NUMBERS
+    ]
+
 
 def run_evaluation(runner: Runner) -> None:
     """Run the validation loop and record what it measured in the Runner's work dir."""
     started = time.perf_counter()
-    found = runner.val_loop.run()
+    found = {**runner.val_loop.run()}
+    for metric in runner.val_loop.evaluator.metrics:
+        if type(metric).__name__ == 'CocoMetric':
+            # It gives nothing where the detector finds nothing.
+            found = {**dict.fromkeys(_coco_names(metric), 0.0), **found}
     values = {k: np.asarray(v) for k, v in found.items()}
     is_number = {k: not v.ndim and v.dtype.kind in 'biuf' for k, v in values.items()}
     numbers = {k: float(v) for k, v in values.items() if is_number[k]}
