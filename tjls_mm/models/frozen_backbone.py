@@ -36,6 +36,7 @@ class FrozenBackbone(BaseModule):
         self.cached_images = cached_images
         self._config = repr(backbone).encode()
         self._known = (None, b'')
+        self.train()
 
     def train(self, mode: bool = True) -> 'FrozenBackbone':
         super().train(mode)

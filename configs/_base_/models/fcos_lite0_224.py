@@ -33,7 +33,7 @@ model = dict(
         num_classes=20,
         in_channels=64,
         feat_channels=64,
-        stacked_convs=1,
+        stacked_convs=2,
         norm_cfg=dict(type='GN', num_groups=16),
         strides=[16, 32],
         regress_ranges=((-1, 96), (96, 1e8)),
