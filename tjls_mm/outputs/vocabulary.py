@@ -33,7 +33,13 @@ VOCABULARY = {
     '2] where a head has a sigmoid per class, summed over classes',
     'mutual_information': '(N,) float32, range as above, nats: predictive_entropy less '
     'the mean entropy of a single pass (BALD); of a detector as above',
+    'label_count': '(N, K) int32, from 0, of labelled images only: annotated boxes of '
+    'each class; of a classifier 1 for the class of the image; read from the answers '
+    'of the annotator, no learner provides it',
 }
+
+LABELLED_NAMES = ('label_count',)
+"""Names of what annotations say: of labelled images, never of the pool."""
 
 BOX_NAMES = ('boxes', 'flip_boxes')
 """Names of outputs that are ``Boxes``."""
@@ -74,6 +80,11 @@ class Needs:
             if isinstance(names, str):
                 raise InputError(f'needs.{part} is a string, expected ({names!r},).')
             object.__setattr__(self, part, tuple(names))
+        for name in set(self.pool) & set(LABELLED_NAMES):
+            raise InputError(
+                f'needs.pool has {name!r}, which is known of labelled images only: '
+                'write it in needs.labelled.'
+            )
         names = [*self.pool, *self.labelled]
         for name in names:
             if not str(name).isidentifier():

@@ -1,0 +1,458 @@
+"""Query strategies that read boxes, and compositions of parts."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tjls_mm.errors import InputError
+from tjls_mm.outputs import Boxes, Outputs
+from tjls_mm.query import (
+    QUERIES,
+    BoxCount,
+    ClassBalanced,
+    Composition,
+    ForegroundRandom,
+    Needs,
+    WithControl,
+    check_selection,
+)
+from tjls_mm.query.box_scores import (
+    KINDS,
+    box_scores,
+    by_class,
+    cut_at_boxes,
+    detections,
+    expected_boxes,
+    image_scores,
+)
+from tjls_mm.query.class_balanced import balanced_order
+from tjls_mm.query.composition import k_center, share_out
+from tjls_mm.registry import build_own
+
+K = 4
+NOTHING = Outputs.from_arrays([], {})
+
+
+def make_boxes(counts, classes=K, seed=0) -> Boxes:
+    """Boxes of random places, scores from 0.05 up and sigmoids."""
+    rng = np.random.default_rng(seed)
+    offsets = np.append(0, np.cumsum(np.asarray(counts, int)))
+    total = offsets[-1]
+    corner = rng.uniform(0, 60, (total, 2))
+    probability = rng.uniform(0.01, 0.9, (total, classes)).astype(np.float32)
+    score = rng.uniform(0.06, 0.99, total).astype(np.float32)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        score[start:stop] = -np.sort(-score[start:stop])
+    return Boxes(
+        offsets,
+        np.float32(np.hstack([corner, corner + rng.uniform(5, 40, (total, 2))])),
+        score,
+        probability.argmax(1).astype(np.int32),
+        probability,
+        prior=np.arange(total, dtype=np.int32),
+    )
+
+
+def joined(parts: list[Boxes]) -> Boxes:
+    """Boxes of all images of the parts, one part after another."""
+    names = ('xyxy', 'score', 'label', 'probability')
+    fields = {n: np.concatenate([getattr(p, n) for p in parts]) for n in names}
+    counts = np.concatenate([part.count for part in parts])
+    prior = np.arange(counts.sum(), dtype=np.int32)
+    return Boxes(np.append(0, np.cumsum(counts)), **fields, prior=prior)
+
+
+def images(boxes: Boxes, order) -> Boxes:
+    """Boxes of some images, in another order."""
+    rows = [np.arange(boxes.offsets[i], boxes.offsets[i + 1]) for i in order]
+    rows = np.concatenate([np.zeros(0, np.int64), *rows])
+    names = ('xyxy', 'score', 'label', 'probability', 'prior')
+    fields = {name: getattr(boxes, name)[rows] for name in names}
+    return Boxes(np.append(0, np.cumsum(boxes.count[list(order)])), **fields)
+
+
+def features(boxes: Boxes) -> np.ndarray:
+    """One vector per box, a function of its content."""
+    mix = np.random.default_rng(5).normal(size=(4 + boxes.probability.shape[1], 6))
+    content = np.hstack([boxes.xyxy / 50, boxes.probability])
+    return np.abs(content @ mix).astype(np.float16)
+
+
+def make_pool(boxes: Boxes, ids=None, flipped: Boxes | None = None) -> Outputs:
+    ids = ids or [f'{i:03d}' for i in range(len(boxes))]
+    if flipped is None:
+        shift = np.float32([1.5, -1, 0.5, 1])
+        flipped = replace(boxes, xyxy=boxes.xyxy + shift)
+    logit = boxes.reduce(boxes.score, 'sum')
+    arrays = {'boxes': boxes, 'flip_boxes': flipped, 'box_feature': features(boxes)}
+    arrays['logit'] = logit
+    image = np.stack([logit, boxes.reduce(boxes.xyxy[:, 0], 'mean')], 1)
+    return Outputs.from_arrays(ids, arrays | {'feature': image})
+
+
+def make_labelled(boxes: Boxes, counts=None) -> Outputs:
+    ids = [f'x{i:03d}' for i in range(len(boxes))]
+    if counts is None:
+        counts = by_class(boxes, boxes.score).round()
+    arrays = {'boxes': boxes, 'box_feature': features(boxes)}
+    image = np.stack([boxes.reduce(boxes.score, 'sum')] * 2, 1)
+    counts = np.int32(counts)
+    return Outputs.from_arrays(ids, arrays | {'label_count': counts, 'feature': image})
+
+
+def select(rule, pool: Outputs, budget: int, labelled=NOTHING, seed=0):
+    answer = rule.select(pool, labelled, budget, seed)
+    return check_selection(answer, len(pool.image_ids), budget, 'x')
+
+
+RULES = {
+    'foreground': dict(type='ForegroundRandom'),
+    'count': dict(type='BoxCount'),
+    'class_balanced': dict(type='ClassBalanced'),
+    'class_balanced_all': dict(
+        type='ClassBalanced',
+        score='entropy',
+        power=0.5,
+        gamma=0.5,
+        control=0.2,
+        cost='boxes',
+        noise=4,
+    ),
+    'entropy': dict(type='Composition', score=dict(type='BoxScore', kind='entropy')),
+    'k_center': dict(
+        type='Composition',
+        score=dict(type='BoxScore', over='mean'),
+        diversity=dict(type='KCenter'),
+        control=0.1,
+    ),
+    'k_center_within': dict(
+        type='Composition',
+        score=dict(type='BoxScore', over='mean'),
+        balance=dict(type='ClassBalance'),
+        diversity=dict(type='KCenter', within='class'),
+    ),
+    'with_control': dict(type='WithControl', query=dict(type='BoxCount'), control=0.3),
+}
+SAMPLED = {'foreground', 'class_balanced_all', 'k_center', 'with_control'}
+"""Rules that draw: picks depend on which image has which place in the pool."""
+DIVERSE = {'k_center': dict(control=0.0, shortlist=6)}
+"""Rules that do not pick two copies while other scenes on their list have none."""
+
+
+def rule_of(name: str):
+    return build_own(QUERIES, RULES[name])
+
+
+CASES = {
+    'usual': ([3, 0, 5, 1, 2, 0, 7, 4, 2, 1, 3, 6], 5),
+    'the whole pool': ([3, 0, 5, 1], 4),
+    'no detections': ([0] * 9, 4),
+    'one image': ([3], 1),
+    'one box in all': ([0, 0, 1, 0, 0], 3),
+}
+
+
+@pytest.mark.parametrize('name', RULES)
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('labelled', ['some', 'without boxes', 'none'])
+def test_the_budget_is_kept_whatever_the_pool(name, case, labelled):
+    counts, budget = CASES[case]
+    pool = make_pool(make_boxes(counts))
+    given = {
+        'some': make_labelled(make_boxes([2, 0, 3], seed=1)),
+        'without boxes': make_labelled(make_boxes([0, 0])),
+        'none': make_labelled(make_boxes([])),
+    }[labelled]
+    answer = select(rule_of(name), pool, budget, given)
+    again = select(rule_of(name), pool, budget, given)
+    np.testing.assert_array_equal(answer.rows, again.rows)
+    assert np.isfinite(answer.columns['score']).all()
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_one_class(name):
+    pool = make_pool(make_boxes([3, 0, 5, 1, 2, 0, 7, 4], classes=1))
+    labelled = make_labelled(make_boxes([2, 3], classes=1, seed=1))
+    select(rule_of(name), pool, 4, labelled)
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_budgets_that_do_not_fit_are_refused(name):
+    pool = make_pool(make_boxes([3, 0, 5]))
+    labelled = make_labelled(make_boxes([2]))
+    for budget in (0, 4):
+        with pytest.raises(ValueError, match='budget must be 1 to 3'):
+            rule_of(name).select(pool, labelled, budget, 0)
+
+
+@pytest.mark.parametrize('name', sorted(set(RULES) - SAMPLED))
+def test_names_of_images_decide_nothing_that_is_no_tie(name):
+    boxes = make_boxes([3, 4, 5, 1, 2, 6, 7, 4, 2, 1])
+    labelled = make_labelled(make_boxes([2, 0, 3], seed=1))
+    before = select(rule_of(name), make_pool(boxes), 6, labelled).rows
+    order = np.random.default_rng(0).permutation(10)
+    after = select(rule_of(name), make_pool(images(boxes, order)), 6, labelled).rows
+    assert order[after].tolist() == before.tolist()
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_equals_are_ordered_by_the_seed(name):
+    boxes = joined([make_boxes([3])] * 30)
+    ids = [f'{"abc"[i // 10]}/{i}' for i in range(30)]
+    pool, labelled = make_pool(boxes, ids), make_labelled(make_boxes([2]))
+    one, two = (select(rule_of(name), pool, 9, labelled, seed).rows for seed in (1, 2))
+    assert set(one) != set(two)
+    assert {ids[row][0] for row in one} == {'a', 'b', 'c'}
+
+
+@pytest.mark.parametrize('name', sorted(DIVERSE))
+def test_diverse_rules_see_all_scenes_before_a_copy(name):
+    config = RULES[name] | DIVERSE[name]
+    scenes = make_boxes([3, 4, 2, 5, 3], seed=3)
+    pool = make_pool(joined([scenes] * 6))
+    rows = select(build_own(QUERIES, config), pool, 5, make_labelled(make_boxes([])))
+    assert set(rows.rows % 5) == set(range(5))
+
+
+def test_rules_that_sort_do_pick_copies():
+    pool = make_pool(joined([make_boxes([3, 4, 2, 5, 3], seed=3)] * 6))
+    rows = select(BoxCount(), pool, 6).rows
+    assert len(set(rows % 5)) == 1
+
+
+def test_each_kind_is_its_definition():
+    def bits(*probabilities):
+        return -sum(p * math.log(p) for p in probabilities)
+
+    boxes = replace(
+        make_boxes([2], classes=3),
+        probability=np.float32([[0.5, 0.2, 0.1], [0.05, 0.1, 0.3]]),
+        score=np.float32([0.4, 0.3]),
+    )
+    expected = {
+        'entropy': bits(0.5, 0.5, 0.2, 0.8, 0.1, 0.9),
+        'softmax_entropy': bits(0.5, 0.2, 0.1, 0.2),
+        'score_entropy': bits(0.4, 0.6),
+        'margin': 1 - (0.5 - 0.2),
+        'least_confidence': 0.5,
+        'score': 0.4,
+    }
+    assert set(expected) == set(KINDS)
+    for kind, value in expected.items():
+        assert box_scores(boxes, kind)[0] == pytest.approx(value, rel=1e-6)
+    one = replace(boxes, probability=np.float32([[0.3], [0.9]]))
+    np.testing.assert_allclose(box_scores(one, 'margin'), [0.6, 0.2], rtol=1e-6)
+    certain = replace(boxes, probability=np.eye(3, dtype=np.float32)[:2])
+    for kind in ('entropy', 'softmax_entropy', 'margin', 'least_confidence'):
+        assert (box_scores(certain, kind) == 0).all()
+    with pytest.raises(InputError, match="write kind='entropy'"):
+        sigmoids = replace(boxes, probability=np.float32([[0.9, 0.9, 0.1]] * 2))
+        box_scores(sigmoids, 'softmax_entropy')
+    with pytest.raises(InputError, match='kind must be one of'):
+        box_scores(boxes, 'bald')
+
+
+def test_a_prior_counts_once_and_low_scores_and_long_tails_do_not():
+    boxes = replace(
+        make_boxes([4, 0, 2]),
+        score=np.float32([0.9, 0.8, 0.7, 0.04, 0.6, 0.05]),
+        prior=np.int32([5, 5, 2, 1, 5, 0]),
+    )
+    assert detections(boxes).feature.tolist() == [0, 2, 4, 5]
+    assert detections(boxes).count.tolist() == [2, 0, 2]
+    assert detections(boxes, max_boxes=1).feature.tolist() == [0, 4]
+    assert detections(boxes, min_score=0.65).count.tolist() == [2, 0, 0]
+
+
+def test_images_are_sums_means_or_the_most_of_their_boxes():
+    boxes = make_boxes([3, 0, 2])
+    h = box_scores(boxes, 'score_entropy')
+    for how, three, two in (
+        (dict(over='sum'), h[:3].sum(), h[3:].sum()),
+        (dict(over='sum', gamma=0.5), h[:3].sum() / 3**0.5, h[3:].sum() / 2**0.5),
+        (dict(over='mean'), h[:3].mean(), h[3:].mean()),
+        (dict(over='max'), h[:3].max(), h[3:].max()),
+    ):
+        scores = image_scores(boxes, 'score_entropy', **how)
+        np.testing.assert_allclose(scores, [three, 0, two])
+    sums = by_class(boxes, h)
+    assert sums.shape == (3, K)
+    assert sums[2, 1] == pytest.approx(h[3:][boxes.label[3:] == 1].sum())
+    assert expected_boxes(boxes)[0] == pytest.approx(boxes.score[:3].sum())
+
+
+def test_a_ranking_is_cut_at_expected_boxes():
+    rows, expected = np.array([2, 0, 1]), np.array([3.0, 2.0, 4.0])
+    for limit, length in ((9, 3), (8.9, 2), (7, 2), (4, 1), (1, 1)):
+        assert cut_at_boxes(rows, expected, limit).tolist() == [2, 0, 1][:length]
+
+
+def test_count_is_the_most_expected_boxes():
+    boxes = make_boxes([3, 0, 5, 1, 2])
+    answer = select(BoxCount(), make_pool(boxes), 5)
+    count = np.array([boxes[i].score.sum() for i in range(5)])
+    assert answer.rows.tolist() == np.argsort(-count).tolist()
+    np.testing.assert_allclose(answer.columns['expected_boxes'], count, rtol=1e-6)
+
+
+def test_foreground_is_drawn_as_often_as_it_says():
+    boxes = make_boxes([9, 0, 3, 1, 20])
+    pool = make_pool(boxes)
+    weight = np.sqrt(1 + boxes.reduce(boxes.score, 'sum'))
+    answers = [select(ForegroundRandom(), pool, 2, seed=seed) for seed in range(1500)]
+    chance = weight / weight.sum()
+    np.testing.assert_allclose(answers[0].columns['draw_probability'], chance, 1e-6)
+    first = np.bincount([a.rows[0] for a in answers], minlength=5) / 1500
+    np.testing.assert_allclose(first, chance, atol=0.04)
+    # Of the second draw: proportional to what is left.
+    second = np.bincount([a.rows[1] for a in answers], minlength=5) / 1500
+    left = chance / (1 - chance)
+    np.testing.assert_allclose(second, chance * (left.sum() - left), atol=0.04)
+
+
+def test_class_balance_is_its_definition():
+    boxes, budget = make_boxes([3, 0, 5, 1, 2, 6, 4, 2]), 6
+    counts = [[3, 0, 1, 0], [2, 0, 0, 0]]
+    labelled = make_labelled(make_boxes([1, 1]), counts)
+    for settings, power, gamma in (
+        (dict(), 1, 0),
+        (dict(power=0.5, gamma=0.5), 0.5, 0.5),
+        (dict(score='score', cost='boxes', base_cost=2.0), 1, 0),
+        (dict(class_weights=[1, 2, 0, 5]), 1, 0),
+    ):
+        class_weights = settings.get('class_weights', [1] * K)
+        have, left, picks, classes = np.sum(counts, 0) + 0.0, list(range(8)), [], []
+
+        def terms(
+            i, have=have, settings=settings, gamma=gamma, power=power, cw=class_weights
+        ):
+            e = np.zeros(K)
+            for score, label in zip(boxes[i].score, boxes[i].label, strict=True):
+                h = -score * math.log(score) - (1 - score) * math.log(1 - score)
+                e[label] += score if 'score' in settings else h
+            cost = 2 + boxes[i].score.sum() if 'cost' in settings else 1
+            n = max(1, len(boxes[i].score))
+            return e * cw / n**gamma / cost / (have + 1) ** power
+
+        value = [terms(i).sum() for i in range(8)]
+        for _ in range(budget):
+            best = max(left, key=lambda i: terms(i).sum())
+            picks.append(best)
+            classes.append(terms(best).argmax())
+            left.remove(best)
+            for score, label in zip(boxes[best].score, boxes[best].label, strict=True):
+                have[label] += score
+        answer = select(ClassBalanced(**settings), make_pool(boxes), budget, labelled)
+        assert answer.rows.tolist() == picks
+        assert answer.columns['class'][answer.rows].tolist() == classes
+        assert np.isnan(answer.columns['class']).sum() == 2
+        np.testing.assert_allclose(answer.columns['score'], value, rtol=1e-5)
+
+
+def test_class_balance_of_a_classifier():
+    p = np.float32([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5]])
+    pool = Outputs.from_arrays(list('abcd'), {'probability': p})
+    counts = {'label_count': np.int32([[1, 0], [1, 0], [1, 0]])}
+    labelled = Outputs.from_arrays(list('xyz'), counts)
+    rule = ClassBalanced('probability')
+    assert rule.needs == Needs(pool=('probability',), labelled=('label_count',))
+    assert select(rule, pool, 1, labelled).rows.tolist() == [2]
+    assert balanced_order(p, p, np.array([3, 0]), 4)[0].tolist() == [2, 3, 1, 0]
+    answer = select(ClassBalanced('probability', score='margin'), pool, 1, labelled)
+    assert answer.rows.tolist() == [3]
+    with pytest.raises(InputError, match='label_count is of 3 classes'):
+        wrong = {'label_count': np.zeros((1, 3), np.int32)}
+        select(rule, pool, 1, Outputs.from_arrays(['x'], wrong))
+
+
+def test_copies_of_an_image_have_one_score_wherever_they_stand():
+    scenes = make_boxes([3, 4, 2, 5, 3, 6, 7], classes=20)
+    pool = make_pool(joined([scenes] * 9))
+    for name in ('class_balanced', 'entropy'):
+        labelled = make_labelled(make_boxes([1], classes=20))
+        score = select(rule_of(name), pool, 1, labelled).columns['score']
+        assert (score.reshape(9, 7) == score[:7]).all()
+
+
+def test_a_control_share_is_uniform_and_comes_first():
+    pool = make_pool(make_boxes([9, 0, 3, 1, 20]))
+    picks = []
+    for seed in range(600):
+        rule = ClassBalanced(control=0.5)
+        answer = select(rule, pool, 2, make_labelled(make_boxes([])), seed)
+        assert np.flatnonzero(answer.columns['control']).tolist() == [answer.rows[0]]
+        picks.append(answer.rows[0])
+    np.testing.assert_allclose(np.bincount(picks) / 600, 0.2, atol=0.06)
+    wrapped = select(WithControl(dict(type='BoxCount'), control=0.5), pool, 4)
+    assert wrapped.columns['control'].sum() == 2
+    ranked = select(BoxCount(), pool, 5).rows
+    left = [row for row in ranked if row not in wrapped.rows[:2]]
+    assert wrapped.rows[2:].tolist() == left[:2]
+
+
+def test_noise_draws_in_proportion_to_a_power_of_the_score():
+    pool = make_pool(make_boxes([4, 0, 3, 1, 2]))
+    score = dict(type='BoxScore', kind='score')
+    rule = Composition(score, noise=2)
+    answers = [select(rule, pool, 1, seed=seed) for seed in range(1500)]
+    chance = answers[0].columns['score'] ** 2
+    chance /= chance.sum()
+    np.testing.assert_allclose(answers[0].columns['draw_probability'], chance, 1e-6)
+    first = np.bincount([a.rows[0] for a in answers], minlength=5) / 1500
+    np.testing.assert_allclose(first, chance, atol=0.04)
+
+
+def test_outputs_are_scores_by_their_rank():
+    logit = np.float32([-3, 2, 5, 2])
+    pool = Outputs.from_arrays(list('abcd'), {'logit': logit})
+    lowest = dict(type='OutputScore', name='logit', highest=False)
+    answer = select(Composition(lowest), pool, 2)
+    assert answer.rows[0] == 0 and answer.rows[1] in (1, 3)
+    np.testing.assert_allclose(answer.columns['score'], [1, 0.75, 0.25, 0.75])
+
+
+def test_k_center_takes_the_farthest():
+    x = np.array([0.0, 1, 2, 10, 11])
+    picks = k_center(lambda i: abs(x - x[i]), np.full(5, np.inf), 3)
+    assert picks.tolist() == [0, 4, 2]
+    assert k_center(lambda i: abs(x - x[i]), abs(x - 11), 1).tolist() == [0]
+    assert share_out(np.array([5, 3, 2]), 5).tolist() == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    'config, message',
+    [
+        (dict(score=dict(type='Mine')), "'Mine' is unknown. Known: "),
+        (dict(score=dict(type='BoxScore', kind='bald')), 'kind must be one of'),
+        (dict(score=dict(type='BoxScore', gamma=2)), 'gamma must be in'),
+        (dict(score=dict(type='BoxScore', over='min')), 'over must be'),
+        (dict(noise=0.01), 'noise must be at least 0.1'),
+        (dict(control=1.5), 'control must be in'),
+        (dict(cost='euros'), 'cost must be'),
+        (dict(shortlist=0.5), 'shortlist must be'),
+        (dict(balance=dict(type='ClassBalance', power=-1)), 'power must be'),
+    ],
+)
+def test_wrong_parts_are_refused(config, message):
+    with pytest.raises(InputError, match=message):
+        Composition(**{'score': dict(type='BoxScore'), **config})
+
+
+def test_parts_that_do_not_fit_together_are_refused():
+    pool = make_pool(make_boxes([3, 2]))
+    labelled = make_labelled(make_boxes([1]))
+    logit = dict(type='OutputScore', name='logit')
+    for settings, message in (
+        (dict(score=logit, balance=dict(type='ClassBalance')), 'no scores of classes'),
+        (dict(score=logit, cost='boxes'), "cost='boxes' needs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select(Composition(**settings), pool, 1, labelled)
+
+
+def test_label_counts_are_of_labelled_images_only():
+    assert ClassBalanced().needs == Needs(('boxes',), ('label_count',))
+    with pytest.raises(InputError, match='known of labelled images only'):
+        Needs(pool=('label_count',))
