@@ -170,7 +170,7 @@ def split_problems(image_ids: Sequence[str], test_ids: Sequence[str]) -> Iterato
 
 def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[str]:
     """Outputs that the query strategy needs and the learner does not have."""
-    for name in dict.fromkeys([*needs.pool, *needs.labelled]):
+    for name in dict.fromkeys([*needs.pool, *needs.gathered]):
         if name not in learner.provides:
             yield (
                 f'The query strategy {method.query["type"]!r} needs the output '

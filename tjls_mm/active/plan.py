@@ -47,7 +47,7 @@ class TrialPlan:
         raise_first(split_problems(self.image_ids, self.test_ids))
         self.initial = self._initial(self.settings.initial)
         needs = self.query.needs
-        self.learner = inspect_learner(cfg, self.method, (*needs.pool, *needs.labelled))
+        self.learner = inspect_learner(cfg, self.method, (*needs.pool, *needs.gathered))
         raise_first(learner_problems(cfg, self.source, self.learner))
         raise_first(need_problems(self.method, needs, self.learner))
         self.deriver = StageDeriver(

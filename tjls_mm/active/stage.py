@@ -211,16 +211,14 @@ class Stage:
         started = time.perf_counter()
         folder, budget, deriver = self.folder, self.budget, self.plan.deriver
         image_ids = read_image_ids(folder.pool)
-        pool = labelled = Outputs.from_arrays(image_ids, {})
+        pool = Outputs.from_arrays(image_ids, {})
         if deriver.scores_pool(self.inputs):
             pool = Outputs.open(folder.outputs_of('pool'), folder.pool)
-            if deriver.needs.labelled:
-                labelled = Outputs.open(folder.outputs_of('labelled'))
         if not budget:  # the last stage: scores, and nothing to choose
             write_selection(folder.selection, pool, [], {})
             return
         seed = derive_seed(self.plan.seed, self.number, 'query')
-        answer = self.plan.query.select(pool, labelled, budget, seed)
+        answer = self.plan.query.select(pool, self._labelled(), budget, seed)
         selection = check_selection(
             answer, len(image_ids), budget, self.plan.method.query['type']
         )
@@ -233,6 +231,16 @@ class Stage:
             self.trial.say(f'No gallery of picks of stage {self.number}: {error}')
         self.record.add_seconds('select', time.perf_counter() - started)
         write_image_ids(folder.selected, selected)
+
+    def _labelled(self) -> Outputs:
+        """What the query strategy needs of the labelled images."""
+        needs, found = self.plan.deriver.needs, {}
+        image_ids = read_image_ids(self.folder.labelled)
+        if needs.gathered:
+            found.update(Outputs.open(self.folder.outputs_of('labelled')))
+        if 'label_count' in needs.labelled:
+            found['label_count'] = self.plan.source.label_counts(image_ids)
+        return Outputs.from_arrays(image_ids, found)
 
     def annotate(self) -> bool:
         """Ask the annotator; whether there is an answer, else the trial waits."""

@@ -87,7 +87,7 @@ class StageDeriver:
 
     def scores_pool(self, stage: StageInputs) -> bool:
         """Whether anything is asked of the pool at the end of a stage."""
-        wanted = self.needs.pool or self.needs.labelled
+        wanted = self.needs.pool or self.needs.gathered
         return bool(stage.n_pool and (wanted or 'logit' in self.learner.provides))
 
     def gather_seed(self, number: int) -> int:

@@ -86,6 +86,10 @@ class ClsImageSource(ImageSource):
         counts = collections.Counter(map(self.label, image_ids))
         return {'images': {name: counts[i] for i, name in enumerate(self.classes)}}
 
+    def label_counts(self, image_ids: Sequence[str]) -> np.ndarray:
+        labels = [self.label(image_id) for image_id in image_ids]
+        return np.eye(len(self.classes), dtype=np.int32)[labels]
+
 
 def spread_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """(H, W) or (H, W, 1) to (H, W, channels) with equal channels."""

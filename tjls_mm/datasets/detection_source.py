@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from mmengine.config import Config
 from PIL import Image, ImageOps
 
@@ -129,6 +130,15 @@ class DetectionSource(ImageSource):
             images.update(set(names))
         counts = {'images': images, 'boxes': boxes}
         return {what: {n: c[n] for n in self.classes} for what, c in counts.items()}
+
+    def label_counts(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Those that are trained on: of ignored objects none."""
+        column = {name: i for i, name in enumerate(self.classes)}
+        counts = np.zeros((len(image_ids), len(column)), np.int32)
+        for row, image_id in enumerate(image_ids):
+            for box in self.usable_instances(image_id):
+                counts[row, column[box.name]] += not box.ignore
+        return counts
 
     def pool_pipeline(self, pipeline: Sequence[dict] | None) -> list[dict]:
         return _replace_loading(pipeline or [], with_empty=True)

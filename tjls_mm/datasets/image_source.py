@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from PIL.Image import Image
 
@@ -85,6 +86,10 @@ class ImageSource(ABC):
     @abstractmethod
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """``images``: class to labelled images that show it; a task may add counts."""
+
+    @abstractmethod
+    def label_counts(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Annotated objects of every class, (N, K) int32, of labelled images."""
 
     def write_annotation_lists(  # noqa: B027  most have none
         self, folder: Path, image_ids: Mapping[str, Sequence[str]]

@@ -57,8 +57,8 @@ def gather_stage(
         on_main_process(check_finite, outputs, f'{part} images of {folder.path.name}')
         return outputs
 
-    if needs.labelled:
-        gather('labelled', lists.labelled, needs.labelled)
+    if needs.gathered:
+        gather('labelled', lists.labelled, needs.gathered)
     names = list(needs.pool)
     if has_logit:
         on_main_process(_write_measured, lists, folder, seed)

@@ -95,3 +95,8 @@ class Needs:
                 f'{stochastic or names} with passes={self.passes}: expected at least 1 '
                 f'stochastic pass for {", ".join(PASS_NAMES)}, and 0 for others.'
             )
+
+    @property
+    def gathered(self) -> tuple[str, ...]:
+        """Names of labelled images that the learner is asked for."""
+        return tuple(name for name in self.labelled if name not in LABELLED_NAMES)
