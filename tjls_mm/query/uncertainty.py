@@ -92,9 +92,10 @@ class Uncertainty(QueryStrategy):
     def score(self, pool: Outputs) -> np.ndarray:
         """(N,), finite, 0 and above."""
         if self.over:
-            from tjls_mm.query.box_scores import image_scores
+            from tjls_mm.query.box_scores import detections, image_scores
 
-            return image_scores(pool['boxes'], self.kind, self.over, self.gamma)
+            boxes = detections(pool['boxes'])
+            return image_scores(boxes, self.kind, self.over, self.gamma)
         with np.errstate(invalid='ignore'):
             score = uncertainty(pool['probability'], self.kind)
         bad = np.flatnonzero(~(np.isfinite(score) & (score > -1e-5)))
