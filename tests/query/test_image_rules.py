@@ -427,6 +427,7 @@ def slow_bait(x, labelled, budget, ridge):
     count = len(labelled) + budget
     everything = np.concatenate([x, labelled])
     fisher = everything.T @ everything / len(everything)
+    ridge = ridge * np.linalg.eigvalsh(fisher).mean()
     matrix = ridge * np.eye(x.shape[1]) + labelled.T @ labelled / count
 
     def traces(rows, sign):
@@ -464,6 +465,12 @@ def test_bait_stays_exact_over_many_picks(monkeypatch):
     x = np.random.default_rng(0).normal(size=(60, 5))
     picks, _ = bait(np.float32(x), np.zeros((0, 5), np.float32), 25, 0.1)
     assert picks.tolist() == slow_bait(x, np.zeros((0, 5)), 25, 0.1)
+
+
+def test_units_of_features_do_not_matter_to_bait():
+    x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    one, other = (bait(factor * x, x[:3] * factor, 9)[0] for factor in (1, 1e3))
+    assert one.tolist() == other.tolist()
 
 
 def test_bait_leaves_out_what_the_learner_is_sure_of():

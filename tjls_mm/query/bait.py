@@ -24,8 +24,9 @@ def bait(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pick so that trace(M^-1 F) falls most, twice as many as asked, and prune.
 
-    M is ``regularisation`` plus the Fisher matrix of labelled images and picks, divided
-    by their number; F that of all images, divided by theirs.
+    F is the mean Fisher matrix of all images, M that of labelled images and picks plus
+    a ridge, ``regularisation`` times the mean eigenvalue of F: whatever the features
+    are measured in (the authors add 1, which suits features of one size only).
 
     Args:
         x: (N, D) and labelled: (M, D), of ``fisher_factor``.
@@ -37,14 +38,14 @@ def bait(
     Source: Ash et al., Gone Fishing, NeurIPS 2021, Algorithm 1.
     """
     count = len(labelled) + budget
-    # Features and regularisation in units of one another leave every choice as it is.
     size = max(np.abs(part).max(initial=0) for part in (x, labelled)) or 1.0
-    x, labelled = x / size, labelled / size
+    x, labelled = (
+        x / size,
+        labelled / size,
+    )  # squares stay finite, and no choice changes
     seen, unseen = (part.T @ part for part in (labelled, x))  # (D, D)
     fisher = (seen + unseen).astype(np.float64) / (len(x) + len(labelled))
-    typical = np.trace(fisher) / len(fisher) or 1.0
-    # Beyond these, float32 tells no more than at them.
-    ridge = np.clip(regularisation / float(size) ** 2, 1e-6 * typical, 1e6 * typical)
+    ridge = regularisation * (np.trace(fisher) / len(fisher) or 1.0)
     matrix = ridge * np.eye(len(fisher)) + seen / count
     x = np.asfortranarray(x * np.float32(count**-0.5))  # by columns: twice as fast
     picks, falls = [], []
@@ -113,7 +114,7 @@ class BAIT(CandidateStrategy):
 
     Args:
         features: Name of the output that the class layer sees, (N, D).
-        regularisation: Added to M, above 0.
+        regularisation: Above 0, see ``bait``.
     """
 
     def __init__(self, features: str = 'feature', regularisation: float = 1.0) -> None:
