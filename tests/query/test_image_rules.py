@@ -208,7 +208,8 @@ def test_what_is_not_finite_is_refused(config, value):
 
 
 DIVERSE = [
-    *(dict(type=name) for name in ('CoreSet', 'BADGE', 'MaxHerding', 'UHerding')),
+    *(dict(type=name) for name in ('CoreSet', 'BADGE', 'BAIT')),
+    *(dict(type=name) for name in ('MaxHerding', 'UHerding')),
     *(dict(type=name) for name in ('TypiClust', 'ProbCover', 'DCoM', 'DropQuery')),
     dict(type='TCM', switch=10),
     dict(type='MaxHerding', weights='density_ratio'),
@@ -236,15 +237,15 @@ def test_no_image_is_picked_twice_before_each_was_once(config, jitter, n_labelle
         assert len({int(i.split('/')[1]) // copies for i in picks}) == scenes
 
 
-@pytest.mark.parametrize('config', [c for c in DIVERSE if c['type'] != 'BADGE'])
+@pytest.mark.parametrize(
+    'config', [c for c in DIVERSE if c['type'] not in ('BADGE', 'BAIT', 'DropQuery')]
+)
 def test_labelled_images_count(config):
     pool, all_known = named(60), named(60, prefix='l')
     half = outputs(
         all_known.image_ids[:30],
         {name: all_known[name][:30] for name in all_known},
     )
-    if config['type'] == 'DropQuery':
-        pytest.skip('labelled images count for what it fills up only')
     config = {**config, 'switch': 100} if config['type'] == 'TCM' else config
     rows = select(built(config), pool, half, 10).rows
     assert (rows >= 30).all(), 'the copy of a labelled image was picked'

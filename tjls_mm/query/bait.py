@@ -9,6 +9,10 @@ from tjls_mm.registry import QUERIES
 _EXACT_EVERY = 500
 """Picks between two exact evaluations, which take away what rounding added up."""
 
+_COPY = 1e-4
+"""Squared distance to a pick, as a share of the squared length, below which an image is
+picked after all others: its label would be the same."""
+
 
 def fisher_factor(probability: np.ndarray, features: np.ndarray) -> np.ndarray:
     """(N, D) sqrt(p (1 - p)) f with p the top probability: one row of a Fisher matrix.
@@ -48,19 +52,26 @@ def bait(
     ridge = regularisation * (np.trace(fisher) / len(fisher) or 1.0)
     matrix = ridge * np.eye(len(fisher)) + seen / count
     x = np.asfortranarray(x * np.float32(count**-0.5))  # by columns: twice as fast
-    picks, falls = [], []
+    picks, falls, copies = [], [], np.zeros(len(x), bool)
     for place in range(min(2 * budget, len(x))):
         if place % _EXACT_EVERY == 0:
             inverse = np.linalg.inv(matrix)
             through, own = _traces(x, inverse, fisher)
-        fall = through / (1 + own)
-        fall[picks] = -np.inf
+        fall = through.clip(min=0) / (1 + own)
+        fall[copies], fall[picks] = -1, -np.inf
         pick = int(fall.argmax())
+        if place >= budget and copies[pick]:
+            break
         picks.append(pick)
         falls.append(fall[pick])
         row = x[pick].astype(np.float64)
         matrix += np.outer(row, row)
-        through, own, inverse = _updated(x, row, through, own, inverse, fisher, 1)
+        v = inverse @ row  # (D,)
+        along, across = _two_products(x, v, inverse @ (fisher @ v))
+        # The squared distance to the pick, as M^-1 measures it.
+        copies |= own + own[pick] - 2 * along < _COPY * own
+        through, own = _updated(through, own, along, across, v, row, fisher, 1)
+        inverse -= np.outer(v, v) / (1 + row @ v)
     kept = _pruned(x[picks], np.linalg.inv(matrix), fisher, budget)
     return np.array(picks)[kept], np.array(falls)[kept]
 
@@ -72,14 +83,14 @@ def _traces(x, inverse, fisher):
     return [np.einsum('nd,nd->n', p, x).astype(np.float64) for p in products]
 
 
-def _updated(x, row, through, own, inverse, fisher, sign):
-    """``_traces`` and M^-1 after M + sign row row^T, by Sherman and Morrison."""
-    v = inverse @ row  # (D,)
-    scale = sign * max(1 + sign * row @ v, 1e-9)
-    u = fisher @ v
-    along, across = _two_products(x, v, inverse @ u)
-    through = through + along * (along * (v @ u) / scale - 2 * across) / scale
-    return through, own - along**2 / scale, inverse - np.outer(v, v) / scale
+def _updated(through, own, along, across, v, row, fisher, sign):
+    """``_traces`` after M + sign row row^T, by Sherman and Morrison.
+
+    With v = M^-1 row: along = x v and across = x M^-1 F v, (N,).
+    """
+    scale = sign + row @ v
+    through = through + along * (along * (v @ fisher @ v) / scale - 2 * across) / scale
+    return through, own - along**2 / scale
 
 
 def _two_products(x, first, second):
@@ -99,9 +110,12 @@ def _pruned(x, inverse, fisher, budget):
     through, own = _traces(x, inverse, fisher)
     for _ in range(len(x) - budget):
         rise = through / np.maximum(1 - own, 1e-9)
-        row = np.where(left, rise, np.inf).argmin()
-        left[row] = False
-        through, own, inverse = _updated(x, x[row], through, own, inverse, fisher, -1)
+        pick = np.where(left, rise, np.inf).argmin()
+        left[pick] = False
+        v = inverse @ x[pick]
+        along, across = _two_products(x, v, inverse @ (fisher @ v))
+        through, own = _updated(through, own, along, across, v, x[pick], fisher, -1)
+        inverse = inverse - np.outer(v, v) / (x[pick] @ v - 1)
     return np.flatnonzero(left)
 
 
@@ -110,7 +124,7 @@ class BAIT(CandidateStrategy):
     """Images that tell most about the class layer, given what labels have told.
 
     Of classifiers; each image counts as a question of two answers, its likeliest class
-    or another. Copies of an image add up, so that it may pick them.
+    or another.
 
     Args:
         features: Name of the output that the class layer sees, (N, D).
