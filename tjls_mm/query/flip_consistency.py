@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from tjls_mm.errors import InputError
-from tjls_mm.outputs.outputs import Boxes, Outputs
+from tjls_mm.outputs.outputs import Boxes, Outputs, blocks
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import MAX_BOXES, MIN_SCORE, detections, expected_boxes
 from tjls_mm.query.composition import Composition
@@ -16,9 +16,11 @@ from tjls_mm.registry import QUERIES
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU of boxes (m, 4) and (n, 4), xyxy: (m, n), 0 where both are empty."""
-    low = np.maximum(a[:, None, :2], b[:, :2])
-    high = np.minimum(a[:, None, 2:], b[:, 2:])
-    both = (high - low).clip(0).prod(2)
+    both = np.ones((len(a), len(b)), np.float32)
+    for low, high in ((0, 2), (1, 3)):
+        side = np.minimum(a[:, None, high], b[:, high])
+        side -= np.maximum(a[:, None, low], b[:, low])
+        both *= np.maximum(side, 0, out=side)
     area_a, area_b = ((x[:, 2:] - x[:, :2]).clip(0).prod(1) for x in (a, b))
     union = area_a[:, None] + area_b - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
@@ -57,11 +59,15 @@ def agreements(boxes: Boxes, flipped: Boxes) -> np.ndarray:
         table = overlaps(boxes.xyxy[own], flipped.xyxy[other])
         iou[own] = table.max(1)
         match[own] = table.argmax(1) + other.start
-    q = np.zeros(boxes.probability.shape, np.float32)
-    matched = iou > 0
-    q[matched] = flipped.probability[match[matched]]
-    tops = boxes.probability.max(1).astype(np.float64) + q.max(1)
-    return iou + (1 - js_divergence(boxes.probability, q)) * tops / 2
+    agreement = iou
+    for start, p in blocks(boxes.probability):
+        part = slice(start, start + len(p))
+        q = np.zeros_like(p)
+        matched = iou[part] > 0
+        q[matched] = flipped.probability[match[part][matched]]
+        tops = p.max(1).astype(np.float64) + q.max(1)
+        agreement[part] += (1 - js_divergence(p, q)) * tops / 2
+    return agreement
 
 
 def flip_inconsistency(

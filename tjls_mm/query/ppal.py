@@ -208,14 +208,17 @@ def k_medoids(
         owner[medoids] = np.arange(len(medoids))
         moved = False
         for k in np.flatnonzero(np.bincount(owner[owner >= 0]) > 2):
-            members = np.flatnonzero(owner == k)
-            members = members[np.argsort(distances[k, members], kind='stable')]
-            some = objects.of_images(members[:_JUDGES])
+            members = np.flatnonzero(
+                (owner == k) & (np.arange(len(owner)) != medoids[k])
+            )
+            near = np.argsort(distances[k, members], kind='stable')[: _JUDGES - 1]
+            members = np.append(medoids[k], members[near])
+            some = objects.of_images(members)
             sums = image_distances(some, some).sum(0, dtype=np.float64)
-            middle = members[sums.argmin()]
-            if sums.min() < sums[members == medoids[k]][0] - 1e-4:
-                medoids[k], moved = middle, True
-                distances[k] = _distances_to(objects, middle)
+            # What rounding makes of equals is no reason to move.
+            if sums.min() < sums[0] - 1e-4:
+                medoids[k], moved = members[sums.argmin()], True
+                distances[k] = _distances_to(objects, medoids[k])
         if not moved:
             break
     return medoids
@@ -234,12 +237,13 @@ class SameClassBoxes:
 
     Args:
         iterations: Of ``k_medoids``, at most; 0: greedy k-center alone.
-        min_score, max_boxes: Boxes that count, see ``detections``.
+        min_score, max_boxes: Boxes that are compared, see ``detections``; time grows
+            with the square of how many.
     """
 
     iterations: int = 5
     min_score: float = MIN_SCORE
-    max_boxes: int = MAX_BOXES
+    max_boxes: int = 30
 
     needs = Needs(pool=('boxes', 'box_feature'), labelled=('boxes', 'box_feature'))
 
@@ -281,6 +285,7 @@ class PPAL(Composition):
         shortlist: Times the budget.
         iterations: See ``SameClassBoxes``.
         min_score, max_boxes: Boxes that count, see ``detections``.
+        compared: Boxes of an image at most that distances are made of.
         **settings: ``control``, ``balance`` and others of ``Composition``.
 
     Source: PPAL (Yang et al., CVPR 2024). Departures: centres begin with the labelled
@@ -296,9 +301,11 @@ class PPAL(Composition):
         iterations: int = 5,
         min_score: float = MIN_SCORE,
         max_boxes: int = MAX_BOXES,
+        compared: int = 30,
         **settings,
     ) -> None:
-        count = dict(min_score=min_score, max_boxes=max_boxes)
-        score = dict(type='DifficultyScore', alpha=alpha, quality=quality, **count)
-        diversity = dict(type='SameClassBoxes', iterations=iterations, **count)
+        score = dict(type='DifficultyScore', alpha=alpha, quality=quality)
+        score |= dict(min_score=min_score, max_boxes=max_boxes)
+        diversity = dict(type='SameClassBoxes', iterations=iterations)
+        diversity |= dict(min_score=min_score, max_boxes=compared)
         super().__init__(score, diversity=diversity, shortlist=shortlist, **settings)
