@@ -48,7 +48,8 @@ class Composition(QueryStrategy):
         balance: Part: 'ClassBalance', 'Strata'. None: the score of an image as it is.
         noise: beta, at least 0.1: images are drawn without replacement, proportional
             to score^beta (Gumbel top-k). None: no noise.
-        diversity: Part: 'KCenter', 'KMeansPlusPlus', 'SameClassBoxes', 'BoxHerding'.
+        diversity: Part: 'KCenter', 'KMeansPlusPlus', 'Herding' (of features of images);
+            'SameClassBoxes', 'BoxHerding' (of objects).
         shortlist: Times the budget, what a diversity picks among; None: the pool.
         control: [0, 1], share of the budget that is drawn uniformly, first.
         cost: 'image', or 'boxes': scores are per base_cost + expected boxes.
@@ -84,9 +85,12 @@ class Composition(QueryStrategy):
             raise InputError(f"cost must be 'image' or 'boxes', got {cost!r}")
         if not base_cost > 0:
             raise InputError(f'base_cost must be above 0, got {base_cost}')
+        if noise and diversity and shortlist is None:
+            raise InputError('noise needs a shortlist: without one nothing is drawn.')
         self.score = build_own(QUERY_PARTS, score)
         self.balance = build_own(QUERY_PARTS, balance) if balance else Balance()
         self.diversity = build_own(QUERY_PARTS, diversity) if diversity else None
+        self.ranks = diversity is None or shortlist is not None
         self.noise = noise
         self.shortlist = shortlist
         self.control = control
@@ -163,7 +167,7 @@ class Composition(QueryStrategy):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Places in ``rest`` of picks, or of what a diversity picks among; classes."""
         size = budget
-        if self.diversity and self.shortlist is None:
+        if not self.ranks:
             return np.arange(len(rest)), np.full(len(rest), -1)
         if self.diversity:
             size = min(ceil(self.shortlist * budget), len(rest))
@@ -196,7 +200,7 @@ class Composition(QueryStrategy):
             columns['expected_boxes'] = scores.boxes
         if self.control:
             columns['control'] = np.isin(np.arange(n_images), drawn)
-        if (classes >= 0).any():
+        if self.ranks and type(self.balance) is not Balance:
             columns['class'] = np.full(n_images, np.nan)
             columns['class'][picks] = np.where(classes < 0, np.nan, classes)
         if self.noise and self.balance.draws and not self.diversity:

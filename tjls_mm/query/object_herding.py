@@ -1,4 +1,4 @@
-"""Images that cover what the pool is made of: its objects, or its images."""
+"""Images whose objects cover the objects of the pool."""
 
 from dataclasses import dataclass
 
@@ -15,61 +15,10 @@ from tjls_mm.query.box_scores import (
     unit_features,
 )
 from tjls_mm.query.composition import Composition
+from tjls_mm.query.diversity import CELLS, cover
 from tjls_mm.query.parts import QUERY_PARTS, Shortlist, labelled_counts
 from tjls_mm.randomness import generator
 from tjls_mm.registry import QUERIES
-
-_CELLS = 1 << 24
-"""Similarities that are in memory at once."""
-
-
-def cover(
-    best: np.ndarray,
-    weight: np.ndarray,
-    coverage: np.ndarray,
-    cost: np.ndarray,
-    budget: int,
-) -> np.ndarray:
-    """Pick greedily what covers most.
-
-    The gain of image i is the sum over the R reference points of weight * max(0,
-    best[i] - coverage), over its cost; coverage then grows to what the pick has. Gains
-    only fall, so that an old one bounds the new one, and few are computed anew.
-
-    Args:
-        best: (N, R) float32, similarity of an image to each reference point.
-        weight: (R,), at least 0.
-        coverage: (R,), similarity that there is.
-        cost: (N,), above 0.
-        budget: 1 to N.
-
-    Returns:
-        (budget,), first choice first, the first of equals first.
-
-    Source: MaxHerding (Bae et al., 2024); lazy greedy: Minoux, 1978.
-    """
-    coverage, weight = (np.asarray(x, np.float32) for x in (coverage, weight))
-
-    def gain(rows: slice | np.ndarray) -> np.ndarray:
-        new = best[rows] - coverage
-        np.maximum(new, 0, out=new)
-        new *= weight
-        return new.sum(1) / cost[rows]
-
-    step = max(1, _CELLS // max(1, best.shape[1]))
-    bound = [gain(slice(s, s + step)) for s in range(0, len(best), step)]
-    bound = np.concatenate(bound)
-    fresh = np.zeros(len(best), np.int64)
-    picks = []
-    for place in range(budget):
-        while fresh[row := bound.argmax()] < place:
-            bound[row : row + 1] = gain(slice(row, row + 1))
-            fresh[row] = place
-        picks.append(int(row))
-        coverage = np.maximum(coverage, best[row])
-        bound[row] = -np.inf
-        fresh[row] = budget
-    return np.array(picks)
 
 
 def best_similarities(
@@ -90,7 +39,7 @@ def best_similarities(
     if not len(reference):
         return best
     filled = np.flatnonzero(boxes.count[images])
-    places = np.cumsum(boxes.count[images[filled]]) * len(reference) // _CELLS
+    places = np.cumsum(boxes.count[images[filled]]) * len(reference) // CELLS
     for part in np.split(filled, np.flatnonzero(np.diff(places)) + 1):
         if not len(part):
             continue

@@ -1,10 +1,5 @@
-"""Parts of query strategies: scores, balances of classes, diversities.
+"""What parts of query strategies tell each other, and scores of images."""
 
-Those of one rule are in its file.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +20,6 @@ from tjls_mm.query.box_scores import (
     expected_boxes,
     to_images,
 )
-from tjls_mm.randomness import generator
 
 QUERY_PARTS = Registry('part of a query strategy', scope='tjls_mm')
 """Scores, balances and diversities that a ``Composition`` can have."""
@@ -220,136 +214,6 @@ class Shortlist:
     classes: np.ndarray
     cost: np.ndarray
     seed: int
-
-
-def k_center(
-    distance_to: Callable[[int], np.ndarray], nearest: np.ndarray, budget: int
-) -> np.ndarray:
-    """Greedy k-center: again and again the point farthest from all centres.
-
-    Args:
-        distance_to: Of a point, (n,), from all points to it.
-        nearest: (n,), from each point to the nearest centre that there is already; inf
-            where there is none.
-        budget: 1 to n.
-
-    Returns:
-        (budget,), the first of equals first.
-
-    Source: Sener and Savarese, 2018 (core-set).
-    """
-    nearest = nearest.copy()
-    picks = []
-    for _ in range(budget):
-        picks.append(int(nearest.argmax()))
-        np.minimum(nearest, distance_to(picks[-1]), out=nearest)
-        nearest[picks[-1]] = -np.inf
-    return np.array(picks)
-
-
-class ByFeature(ABC):
-    """Diversity by features of images, from the labelled images on.
-
-    Args:
-        feature: Output (N, F), of the pool and of labelled images.
-        within: 'class': among the images of each class, as many as are of its on the
-            list. None: among all.
-    """
-
-    def __init__(self, feature: str = 'feature', within: str | None = None) -> None:
-        if within not in (None, 'class'):
-            raise InputError(f"within must be 'class' or None, got {within!r}")
-        self.feature = feature
-        self.within = within
-        self.needs = Needs(pool=(feature,), labelled=(feature,))
-
-    def __call__(self, images: Shortlist, budget: int) -> np.ndarray:
-        known = np.asarray(images.pool[self.feature][images.taken], np.float64)
-        if images.labelled.image_ids:
-            known = np.append(known, images.labelled[self.feature], axis=0)
-        x = np.asarray(images.pool[self.feature][images.rows], np.float64)
-        nearest = nearest_squares(x, known)
-        groups = [np.arange(len(x))]
-        if self.within:
-            groups = [np.flatnonzero(images.classes == c) for c in set(images.classes)]
-            groups.sort(key=lambda rows: rows[0])
-        quotas = share_out(np.array([len(rows) for rows in groups]), budget)
-        rng = generator(images.seed, 'diversity')
-        picks = [
-            rows[self.pick(x[rows], nearest[rows], quota, rng)]
-            for rows, quota in zip(groups, quotas, strict=True)
-            if quota
-        ]
-        return np.concatenate(picks)
-
-    @abstractmethod
-    def pick(
-        self, x: np.ndarray, nearest: np.ndarray, budget: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Rows (budget,) of x (n, F), whose squared distances to what is known are
-        ``nearest`` (n,), inf where nothing is."""
-
-
-@QUERY_PARTS.register_module()
-class KCenter(ByFeature):
-    """Greedy k-center on features of images; arguments of ``ByFeature``."""
-
-    def pick(self, x, nearest, budget, rng):
-        return k_center(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget)
-
-
-@QUERY_PARTS.register_module()
-class KMeansPlusPlus(ByFeature):
-    """Draws by squared distance to all centres; arguments of ``ByFeature``.
-
-    Source: Arthur and Vassilvitskii, 2007.
-    """
-
-    def pick(self, x, nearest, budget, rng):
-        return plus_plus(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget, rng)
-
-
-def plus_plus(
-    distance_to: Callable[[int], np.ndarray],
-    nearest: np.ndarray,
-    budget: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """As ``k_center``, but a point is drawn in proportion to its distance.
-
-    The first of all is the first point, where there is no centre.
-    """
-    nearest, free = nearest.copy(), np.ones(len(nearest), bool)
-    picks = []
-    for _ in range(budget):
-        if np.isfinite(nearest).all() and nearest.sum() > 0:
-            row = int(rng.choice(len(nearest), p=nearest / nearest.sum()))
-        else:
-            row = int(free.argmax())
-        picks.append(row)
-        np.minimum(nearest, distance_to(row), out=nearest)
-        free[row], nearest[row] = False, 0
-    return np.array(picks)
-
-
-def nearest_squares(x: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Squared distance of rows (n, F) to the nearest of others, (n,); inf if none."""
-    nearest = np.full(len(x), np.inf)
-    norms = (x**2).sum(1)
-    for start in range(0, len(known), 256):
-        part = known[start : start + 256]
-        squares = norms[:, None] + (part**2).sum(1) - 2 * (x @ part.T)
-        np.minimum(nearest, squares.min(1).clip(0), out=nearest)
-    return nearest
-
-
-def share_out(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """A budget shared out in proportion to sizes, by largest remainders; int."""
-    exact = sizes * (budget / sizes.sum())
-    quotas = np.floor(exact).astype(int)
-    rest = np.argsort(quotas - exact, kind='stable')[: budget - quotas.sum()]
-    quotas[rest] += 1
-    return quotas
 
 
 def check_numbers(values: np.ndarray, pool: Outputs) -> None:

@@ -17,11 +17,10 @@ from tjls_mm.query.box_scores import (
     unit_features,
 )
 from tjls_mm.query.composition import Composition
-from tjls_mm.query.parts import QUERY_PARTS, BoxScore, Shortlist, k_center
+from tjls_mm.query.diversity import CELLS, k_center
+from tjls_mm.query.parts import QUERY_PARTS, BoxScore, Shortlist
 from tjls_mm.registry import QUERIES
 
-_CELLS = 1 << 24
-"""Similarities of boxes that are in memory at once."""
 _JUDGES = 256
 """Members of a cluster, nearest to its medoid, that a new medoid is chosen among."""
 
@@ -140,8 +139,10 @@ def image_distances(a: ObjectsOfImages, b: ObjectsOfImages) -> np.ndarray:
     """
     near_a = np.zeros((a.n_images, b.n_images), np.float32)
     near_b = np.zeros_like(near_a)
-    for label in np.intersect1d(a.label, b.label):
+    for label in np.unique(a.label):
         rows_a, rows_b = a.of_class(label), b.of_class(label)
+        if rows_b.start == rows_b.stop:
+            continue
         likeness = a.feature[rows_a] @ b.feature[rows_b].T + 1  # [0, 2]
         (start_a, image_a), (start_b, image_b) = (
             _runs(x.image[rows]) for x, rows in ((a, rows_a), (b, rows_b))
@@ -173,7 +174,7 @@ def nearest_distances(objects: ObjectsOfImages, others: ObjectsOfImages) -> np.n
     """Of each image to the nearest of others, (n,); inf if there are none."""
     nearest = np.full(objects.n_images, np.inf, np.float32)
     cells = len(objects.image) * max(1, len(others.image)) / max(1, others.n_images)
-    step = max(1, int(_CELLS / max(1, cells)))
+    step = max(1, int(CELLS / max(1, cells)))
     for start in range(0, others.n_images, step):
         images = np.arange(start, min(start + step, others.n_images))
         distance = image_distances(others.of_images(images), objects)
