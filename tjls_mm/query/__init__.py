@@ -5,15 +5,20 @@ from tjls_mm.registry import QUERIES
 
 from .badge import BADGE
 from .bait import BAIT
+from .clasp import ClaSP
 from .class_balanced import ClassBalanced
 from .clusters import TCM, TypiClust
-from .composition import QUERY_PARTS, Composition
+from .composition import Composition
 from .controls import BoxCount, ForegroundRandom, WithControl
 from .core_set import CoreSet
 from .coverage import DCoM, ProbCover
 from .discriminator import DAL, Discriminator
 from .drop_query import DropQuery
+from .flip_consistency import FlipConsistency
 from .herding import MaxHerding, UHerding
+from .object_herding import ObjectHerding
+from .parts import QUERY_PARTS
+from .ppal import PPAL
 from .random import Random, select_random
 from .selection import check_selection, write_selection
 from .strategy import QueryStrategy, Selection
@@ -23,6 +28,7 @@ __all__ = [
     'BADGE',
     'BAIT',
     'BoxCount',
+    'ClaSP',
     'ClassBalanced',
     'Composition',
     'CoreSet',
@@ -31,11 +37,14 @@ __all__ = [
     'Discriminator',
     'DropQuery',
     'Entropy',
+    'FlipConsistency',
     'ForegroundRandom',
     'LeastConfidence',
     'Margin',
     'MaxHerding',
     'Needs',
+    'ObjectHerding',
+    'PPAL',
     'ProbCover',
     'QUERIES',
     'QUERY_PARTS',
