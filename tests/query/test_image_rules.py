@@ -111,7 +111,7 @@ def configs() -> list[dict]:
         if kind.__module__.startswith('tjls_mm.'):
             try:
                 rule = build_own(QUERIES, dict(type=name, **SETTINGS.get(name, {})))
-            except TypeError:  # it asks for an argument that this file does not know
+            except InputError:  # it asks for an argument that this file does not know
                 continue
             if {*rule.needs.pool, *rule.needs.labelled} <= known:
                 found.append(dict(type=name, **SETTINGS.get(name, {})))
