@@ -80,14 +80,14 @@ def measure(name: str, args: argparse.Namespace, queue) -> None:
     pool = made_up(args.images, args, 0)
     labelled = made_up(args.labelled, args, 1)
     settings = {**RULES, **SCALAR_RULES}.get(name, {})
+    rule = name != 'sklearn' and build_own(QUERIES, dict(type=name, **settings))
     started, used = time.perf_counter(), time.process_time()
-    if name == 'sklearn':
-        with threadpool_limits(1):
-            farthest_by_sklearn(pool['feature'], labelled['feature'], args.budget)
-    else:
-        rule = build_own(QUERIES, dict(type=name, **settings))
+    if rule:
         answer = rule.select(pool, labelled, args.budget, 0)
         check_selection(answer, args.images, args.budget, name)
+    else:
+        with threadpool_limits(1):
+            farthest_by_sklearn(pool['feature'], labelled['feature'], args.budget)
     seconds = time.perf_counter() - started
     cpu = time.process_time() - used
     gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

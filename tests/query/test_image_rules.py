@@ -273,6 +273,8 @@ def test_features_of_another_name():
     other = outputs(['a'], {'mine': np.zeros((1, 3), np.float32)})
     with pytest.raises(InputError, match=r"'mine' has the shape \(3,\)"):
         CoreSet('mine').select(renamed[0], other, 1, 0)
+    with pytest.raises(InputError, match="features='logit' has the shape"):
+        MaxHerding('logit').select(pool, labelled, 1, 0)
 
 
 # Uncertainty

@@ -63,13 +63,24 @@ def read_output(outputs: Outputs, name: str, rows: np.ndarray | None = None):
 
 
 class CandidateStrategy(QueryStrategy):
-    """Rules over a sub-pool of candidates, on one thread: the same picks anywhere."""
+    """Rules over a sub-pool of candidates, on one thread: the same picks anywhere.
+
+    Attributes:
+        features: Name of the output that images are compared by, (N, D).
+    """
+
+    features: str
 
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
     ) -> Selection:
         rows = candidate_rows(pool.image_ids, budget, seed)
         outputs = {name: read_output(pool, name, rows) for name in self.needs.pool}
+        if outputs[self.features].ndim != 2:
+            raise InputError(
+                f'features={self.features!r} has the shape '
+                f'{outputs[self.features].shape}, expected a row of numbers per image.'
+            )
         known = {name: read_output(labelled, name) for name in self.needs.labelled}
         for name in known:
             known[name] = _like(known[name], outputs[name], name)
@@ -129,8 +140,8 @@ def on_picks(values: Sequence[float], picks: np.ndarray, count: int) -> np.ndarr
 def needs_of(pool: Sequence[str], labelled: Sequence[str], passes: int) -> Needs:
     """``Needs`` with ``passes`` where a name is made by stochastic passes, else 0."""
     stochastic = set(PASS_NAMES) & {*pool, *labelled}
-    names = tuple(dict.fromkeys(pool))
-    return Needs(names, tuple(labelled), passes if stochastic else 0)
+    once = [tuple(dict.fromkeys(names)) for names in (pool, labelled)]
+    return Needs(*once, passes if stochastic else 0)
 
 
 def centred(x: np.ndarray, labelled: np.ndarray):

@@ -98,7 +98,7 @@ def herd(
             pick = gain.argmax()
             if fresh[pick] == place:
                 break
-            stale = _highest(gain, _BATCH)
+            stale = _highest(gain, pick, _BATCH)
             stale = stale[(fresh[stale] < place) & (gain[stale] > -np.inf)]
             gain[stale] = gains(stale)
             fresh[stale] = place
@@ -119,11 +119,11 @@ def _kernel(x: np.ndarray, y: np.ndarray, factor: np.float32) -> np.ndarray:
     return np.exp(kernel, out=kernel)
 
 
-def _highest(values: np.ndarray, count: int) -> np.ndarray:
-    """Rows of the highest values, in order of rows."""
+def _highest(values: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Rows of the highest values, the first of them among equals in any case."""
     if count >= len(values):
         return np.arange(len(values))
-    return np.sort(np.argpartition(-values, count - 1)[:count])
+    return np.union1d(np.argpartition(-values, count - 1)[:count], first)
 
 
 @QUERIES.register_module()
