@@ -266,12 +266,15 @@ def weight_problems(
         # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
         except Exception as error:
             part = where.rpartition('.')[0] or where
+            or_random = (
+                f', or start from random weights with --cfg-options {part}=None.'
+                + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
+            )
             yield (
                 f'The pretrained weights {name} of {where} are not in the cache and '
                 f'cannot be fetched ({error}). Without network, copy the file from '
-                f'elsewhere and name it with --cfg-options {where}=PATH, or start '
-                f'from random weights with --cfg-options {part}=None.'
-                + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
+                f'elsewhere and name it with --cfg-options {where}=PATH'
+                + (or_random if place == 'model' else '.')
             )
 
 

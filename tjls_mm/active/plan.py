@@ -23,6 +23,7 @@ from tjls_mm.active.manifest import TrialFacts, flatten_config
 from tjls_mm.active.schedule import build_schedulers
 from tjls_mm.active.settings import read_settings
 from tjls_mm.active.stage_config import StageDeriver, StageInputs
+from tjls_mm.compat import loading_on_this_process
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.outputs import Needs
@@ -198,7 +199,10 @@ class TrialPlan:
         raise_first(weight_problems(self.cfg, self.settings, self.learner.config))
         if self.method.features is not None:
             where = 'method.features.backbone'
-            raise_first(weight_problems(self.cfg, self.settings, self._backbone, where))
+            problems = weight_problems(self.cfg, self.settings, self._backbone, where)
+            raise_first(problems)
+            with loading_on_this_process():
+                build_features(self.cfg, self.method.features, load=True)
 
     def check_annotations(self, labelled: list[str]) -> None:
         """Read the annotations of test images and of those labelled now."""
