@@ -1,5 +1,5 @@
-# A detector on pretrained features, 2,500 images of VOC2007: a stage takes a minute or
-# two on one CPU core.
+# A detector on pretrained features, 2,500 images of VOC2007: a stage takes minutes on
+# one CPU core.
 _base_ = [
     '../models/fcos_lite0_224.py',
     '../data/voc_224.py',
