@@ -13,7 +13,12 @@ from mmengine.registry import init_default_scope
 from test_kills import Killer
 from test_trial import Killed
 
-from tjls_mm.active.features import extract_features, features_of
+from tjls_mm.active.features import (
+    build_features,
+    describe_features,
+    extract_features,
+    features_of,
+)
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.trial import Trial, run_stages
 from tjls_mm.datasets import VOCFiles
@@ -110,13 +115,32 @@ def reference(demo_data, weights, tmp_path_factory):
     return work_dir
 
 
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """Images of every pass of a pretrained backbone; the one marked -1 is killed."""
+    seen, forward = [], PretrainedFeatures.forward
+
+    def counted(self, inputs, *args):
+        if seen == [-1, 16]:
+            raise Killed
+        seen.append(len(inputs))
+        return forward(self, inputs, *args)
+
+    monkeypatch.setattr(PretrainedFeatures, 'forward', counted)
+    return seen
+
+
 @pytest.mark.parametrize('task', ['detection', 'classification'])
-def test_every_row_is_of_its_image(task, config, demo_data, class_folders, weights):
+def test_every_row_is_of_its_image_and_computed_once(
+    task, config, demo_data, class_folders, weights, passes
+):
     SEEN.clear()
     data = demo_data if task == 'detection' else class_folders
     cfg = config(task=task, data=data)
     run_stages(cfg)
     (first_pool, nothing), (pool, labelled) = SEEN
+    start(config(task=task, data=data, **{'active_learning.stages': 3}))
+    assert sum(passes) == len(first_pool.image_ids)
     folder = TrialFolder(cfg.work_dir)
     assert first_pool.image_ids == TrialPlan(cfg).image_ids
     assert nothing['pretrained_feature'].shape == (0, 16) and not nothing.image_ids
@@ -138,28 +162,6 @@ def test_every_row_is_of_its_image(task, config, demo_data, class_folders, weigh
             with torch.no_grad():
                 expected = alone.eval()(pixels)[0].mean((2, 3))[0]
             np.testing.assert_allclose(found[row], expected, atol=1e-5)
-
-
-@pytest.fixture
-def passes(monkeypatch) -> list[int]:
-    """Images of every pass of a pretrained backbone; the one marked -1 is killed."""
-    seen, forward = [], PretrainedFeatures.forward
-
-    def counted(self, inputs, *args):
-        if seen == [-1, 16]:
-            raise Killed
-        seen.append(len(inputs))
-        return forward(self, inputs, *args)
-
-    monkeypatch.setattr(PretrainedFeatures, 'forward', counted)
-    return seen
-
-
-def test_features_are_extracted_once(config, passes):
-    run_stages(config())
-    assert passes == [16, 16, 16]
-    start(config(**{'active_learning.stages': 3}))
-    assert passes == [16, 16, 16]
 
 
 def test_stopped_in_the_middle_and_started_again(reference, config, passes):
@@ -230,29 +232,59 @@ def test_methods_of_one_seed_start_alike_and_say_by_what(
     assert other != read_image_ids(reference / 'initial.txt')
 
 
+def extract(cfg) -> tuple[list[str], np.ndarray, dict]:
+    """image_ids, their features, and what these are of."""
+    plan, folder = TrialPlan(cfg), TrialFolder(cfg.work_dir)
+    model = build_features(cfg, cfg.method.features, load=True)
+    outputs = extract_features(model, plan, folder)
+    assert outputs.image_ids == plan.image_ids
+    found = np.array(outputs['pretrained_feature'])
+    return outputs.image_ids, found, describe_features(model)
+
+
 def test_other_weights_pixels_or_images_are_other_features(
     config, copied_data, weights, tmp_path
 ):
     """What was extracted of something else is never taken for these."""
     cfg = config(data=copied_data)
-    folder = TrialFolder(cfg.work_dir)
-    first, facts = extract_features(TrialPlan(cfg), folder)
-    ids, before = first.image_ids, np.array(first['pretrained_feature'])
-    assert (ids, len(facts['weights'])) == (TrialPlan(cfg).image_ids, 32)
+    ids, before, facts = extract(cfg)
     other = torch.load(weights, weights_only=True)
     torch.save({k: w + 0.1 for k, w in other.items()}, tmp_path / 'other.pth')
     for changed in (features(tmp_path / 'other.pth'), features(weights, size=64)):
         cfg.method.features = changed
-        found, now = extract_features(TrialPlan(cfg), folder)
-        assert not np.array_equal(found['pretrained_feature'], before)
-        assert now['weights'] != facts['weights']
+        _, found, now = extract(cfg)
+        assert not np.array_equal(found, before) and now['weights'] != facts['weights']
     cfg.method.features = features(weights)
     listed = copied_data / 'VOCdemo' / 'ImageSets' / 'Main' / 'trainval.txt'
-    write_image_ids(listed, [name for name in listed.read_text().split()][1:])
-    fewer, _ = extract_features(TrialPlan(cfg), folder)
-    assert len(fewer.image_ids) == 47
-    rows = [ids.index(image_id) for image_id in fewer.image_ids]
-    np.testing.assert_allclose(fewer['pretrained_feature'], before[rows], atol=1e-6)
+    write_image_ids(listed, listed.read_text().split()[1:])
+    fewer, found, _ = extract(cfg)
+    assert len(fewer) == 47
+    rows = [ids.index(image_id) for image_id in fewer]
+    np.testing.assert_allclose(found, before[rows], atol=1e-6)
+
+
+def test_weights_that_change_in_the_middle_of_a_trial_are_refused(
+    config, weights, tmp_path
+):
+    path = Path(shutil.copy(weights, tmp_path / 'weights.pth'))
+    cfg = config()
+    cfg.method.features = features(path)
+    cfg.active_learning.stages = 1
+    run_stages(cfg)
+    kept = torch.load(weights, weights_only=True)
+    torch.save({k: w + 0.1 for k, w in kept.items()}, path)
+    cfg.active_learning.stages = 2
+    with pytest.raises(InputError, match=r'weights of method\.features are others'):
+        run_stages(cfg)
+    shutil.copy(weights, path)
+    assert len(start(cfg)) == 8
+
+
+def test_features_that_are_no_numbers_are_refused(config):
+    cfg = config()
+    cfg.method.features.std = [0.0] * 3
+    with pytest.raises(InputError, match='not finite. Correct mean and std'):
+        start(cfg)
 
 
 def test_stopped_before_any_change_of_a_file_until_images_are_chosen(

@@ -17,8 +17,9 @@ from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.models.pretrained_features import PretrainedFeatures
 from tjls_mm.outputs import Outputs, gather_outputs
 from tjls_mm.outputs.gather import fingerprint
+from tjls_mm.outputs.outputs import blocks
 from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
-from tjls_mm.processes import on_every_process, on_main_process
+from tjls_mm.processes import on_main_process
 from tjls_mm.registry import DATASETS, MODELS
 from tjls_mm.stage_folder import TrialFolder
 
@@ -54,21 +55,24 @@ def build_features(
             ) from error
 
 
+def describe_features(model: PretrainedFeatures) -> dict[str, str]:
+    """``backbone`` and ``weights``, a hash of these and of how images reach them."""
+    return {
+        'backbone': type(model.backbone).__name__,
+        'weights': fingerprint(model),
+    }
+
+
 def extract_features(
-    plan: TrialPlan, folder: TrialFolder
-) -> tuple[Outputs, dict[str, str]]:
-    """Features of all labelled and pool images, on all processes.
+    model: PretrainedFeatures, plan: TrialPlan, folder: TrialFolder
+) -> Outputs:
+    """``pretrained_feature`` of all labelled and pool images, on all processes.
 
     What the folder holds of the same images and weights is not computed again.
 
-    Returns:
-        Outputs with ``pretrained_feature``, and ``backbone`` and ``weights`` (a hash)
-        for the record.
-
     Raises:
-        InputError: If the weights do not fit.
+        InputError: If a number is not finite.
     """
-    model = on_every_process(build_features, plan.cfg, plan.method.features, True)
     on_main_process(_write_list, folder, plan.image_ids)
     pipeline = [dict(type='tjls_mm.LoadSquare', size=model.size)]
     dataset = plan.source.pool_dataset(str(folder.feature_list.absolute()))
@@ -83,10 +87,19 @@ def extract_features(
             num_workers=model.num_workers,
             description='Pretrained features',
         )
-    return outputs, {
-        'backbone': type(model.backbone).__name__,
-        'weights': fingerprint(model),
-    }
+    on_main_process(_check_finite, outputs)
+    return outputs
+
+
+def _check_finite(outputs: Outputs) -> None:
+    for start, block in blocks(outputs[PRETRAINED_FEATURE]):
+        finite = np.isfinite(block).all(1)
+        if not finite.all():
+            image_id = outputs.image_ids[start + finite.argmin()]
+            raise InputError(
+                f'method.features: the features of {image_id!r} are not finite. '
+                'Correct mean and std, or use other weights.'
+            )
 
 
 def _write_list(folder: TrialFolder, image_ids: list[str]) -> None:

@@ -10,12 +10,17 @@ from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 
-from tjls_mm.active.features import extract_features, features_of
+from tjls_mm.active.features import (
+    build_features,
+    describe_features,
+    extract_features,
+    features_of,
+)
 from tjls_mm.active.manifest import Manifest, describe_ids
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.stage import Stage
 from tjls_mm.engine.stage_checkpoint_hook import read_checkpoint
-from tjls_mm.errors import InputError
+from tjls_mm.errors import InputError, raise_first
 from tjls_mm.files import remove_leftovers, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Needs, Outputs
@@ -251,9 +256,22 @@ class Trial:
         """
         plan, done = self.plan, self.n_complete
         if done < plan.n_stages and plan.uses_features(done):
-            self.features, facts = extract_features(plan, self.folder)
-            on_main_process(self.manifest.note, {'features': facts})
+            config = plan.method.features
+            model = on_every_process(build_features, self.cfg, config, True)
+            on_main_process(self._note_features, describe_features(model))
+            self.features = extract_features(model, plan, self.folder)
         on_main_process(self._choose_initial)
+
+    def _note_features(self, facts: dict[str, str]) -> None:
+        before = self.manifest.content.get('features') or facts
+        if self.manifest.stages and before != facts:
+            raise InputError(
+                'The weights of method.features are others than when '
+                f'{self.folder.path} was begun (hash {before["weights"][:8]}… before, '
+                f'{facts["weights"][:8]}… now): restore them, or use another '
+                '--work-dir.'
+            )
+        self.manifest.note({'features': facts})
 
     def _choose_initial(self) -> None:
         if self.initial is not None:
@@ -269,7 +287,7 @@ class Trial:
         write_image_ids(self.folder.initial, self.initial)
         self.say(f'{count} images to be labelled first, chosen by {config["type"]}.')
         # What is chosen must be labelled; which images that are stands in the file.
-        plan.check_annotations(self.initial)
+        raise_first(plan.source.annotation_problems(self.initial, 'labelled'))
         self.manifest.note({'initial': describe_ids(self.initial)})
 
     def add_features(self, outputs: Outputs, names: Iterable[str]) -> Outputs:
