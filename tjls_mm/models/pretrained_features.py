@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor
@@ -64,7 +65,7 @@ class PretrainedFeatures(BaseModel):
         mean, std = mean or [127.0] * 3, std or [128.0] * 3
         pixels = dict(mean=list(mean), std=list(std), rgb_to_bgr=rgb_to_bgr)
         super().__init__(ImgDataPreprocessor(**pixels))
-        self.config = dict(backbone or LITE0)
+        self.config = ConfigDict(backbone or LITE0)
         self.backbone = MODELS.build(self.config)
         # Faster on CPUs, and harmless for what is no convolution.
         self.backbone.to(memory_format=torch.channels_last)
