@@ -66,7 +66,7 @@ def test_a_branch_in_a_file_of_its_own(class_folders, tmp_path):
 @pytest.mark.parametrize('page', ['README', 'docs/configuration'])
 def test_a_short_config_and_its_control(page, tmp_path):
     """Own data, learner and method in a dozen lines; the control by one of them."""
-    text = next(block for block in blocks(page) if 'helmets' in block)
+    text = next(block for block in blocks(page) if 'pool_sets' in block)
     lines = [line for line in text.splitlines() if line and not line.startswith('#')]
     assert len(lines) <= 13
     sets = tmp_path / 'data' / 'helmets' / 'ImageSets' / 'Main'

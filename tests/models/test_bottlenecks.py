@@ -312,3 +312,15 @@ def test_fill_context_banks_leaves_the_mode_and_needs_no_bank():
     model = Plain().train()
     fill_context_banks(model, [])
     assert model.training and set(ACTIVATIONS) == {'sigmoid', 'relu'}
+
+
+@torch.no_grad()
+def test_a_scaled_update_is_a_share_of_the_whole():
+    maps = [torch.randn(4, 6, 3, 3)]
+    whole, part = (
+        randomised(features=[6], hidden=8, update_scale=scale) for scale in (1.0, 0.25)
+    )
+    (full,), (quarter,) = whole(maps), part(maps)
+    torch.testing.assert_close(quarter - maps[0], 0.25 * (full - maps[0]))
+    with pytest.raises(ValueError, match='update_scale'):
+        BatchTransformer(6, tokens='channels', batch_size=4, update_scale=0.5)

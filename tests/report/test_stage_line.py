@@ -3,12 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tjls_mm.errors import InputError
+from tjls_mm.outputs import Boxes, Outputs
 from tjls_mm.report.curves import draw_curves, write_report
 from tjls_mm.report.gallery import draw_gallery
+from tjls_mm.report.picks import predicted_marks, reasons_of
 from tjls_mm.report.stage_line import (
     leaning_class,
     print_table,
@@ -113,6 +116,32 @@ def test_gallery_shows_the_first_picks(tmp_path):
     ids = list(files)
     draw_gallery(tmp_path / 'gallery.png', ids, lambda i: Image.open(files[i]))
     assert Image.open(tmp_path / 'gallery.png').size == (6 * 150, 4 * 164)
+
+
+def test_a_gallery_shows_what_the_learner_sees_and_why(tmp_path):
+    ids = ['a', 'b']
+    offsets, sides = np.array([0, 2, 2]), np.float32([[0, 0, 20, 10], [5, 5, 9, 9]])
+    score, label = np.float32([0.9, 0.1]), np.int32([1, 0])
+    boxes = Boxes(offsets, sides, score, label, np.zeros((2, 2), np.float32))
+    pool = Outputs.from_arrays(ids, {'boxes': boxes})
+    marks = predicted_marks(pool, ('cat', 'dog'), lambda image_id: (40, 20))
+    assert marks('a') == [((0, 0, 0.5, 0.5), 1, 'dog')] and marks('b') == []
+    columns = {
+        'score': np.array([1.5, 0.25]),
+        'class': np.array([1, np.nan]),
+        'control': np.array([0, 1]),
+    }
+    reasons = reasons_of(ids, [0, 1], columns, ('cat', 'dog'))
+    assert reasons == {'a': 'dog, score 1.5', 'b': 'control, score 0.25'}
+    path, plain = tmp_path / 'gallery.png', tmp_path / 'plain.png'
+    white = Image.new('RGB', (40, 20), 'white')
+    draw_gallery(path, ids, lambda image_id: white, marks, reasons)
+    draw_gallery(plain, ids, lambda image_id: white)
+    drawn, blank = (np.asarray(Image.open(p).convert('RGB')) for p in (path, plain))
+    # A coloured frame in the first picture alone, and a line more of text.
+    assert len(drawn) == len(blank) + 14
+    coloured = np.ptp(drawn[:150].astype(int), axis=2) > 50
+    assert coloured[:, :150].any() and not coloured[:, 150:].any()
 
 
 @pytest.mark.parametrize('pull, warned', [(4.5, True), (0.9, False), (None, False)])

@@ -39,8 +39,10 @@ from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Outputs
 from tjls_mm.processes import on_main_process
 from tjls_mm.query.selection import check_selection, write_selection
+from tjls_mm.query.strategy import Selection
 from tjls_mm.randomness import derive_seed, generator
 from tjls_mm.report.gallery import draw_gallery
+from tjls_mm.report.picks import predicted_marks, reasons_of
 from tjls_mm.stage_record import StageRecord
 
 if TYPE_CHECKING:
@@ -228,12 +230,21 @@ class Stage:
         selected = [image_ids[row] for row in selection.rows]
         write_selection(folder.selection, pool, selection.rows, selection.columns)
         try:
-            draw_gallery(folder.gallery, selected, self.plan.source.open_image)
+            self._draw_gallery(selected, pool, selection)
         # A picture for the eye must not stop a trial, whatever a file holds.
         except Exception as error:
             self.trial.say(f'No gallery of picks of stage {self.number}: {error}')
         self.record.add_seconds('select', time.perf_counter() - started)
         write_image_ids(folder.selected, selected)
+
+    def _draw_gallery(
+        self, selected: list[str], pool: Outputs, selection: Selection
+    ) -> None:
+        source, classes = self.plan.source, self.plan.source.classes
+        size = getattr(source, 'image_size', None)
+        reasons = reasons_of(pool.image_ids, selection.rows, selection.columns, classes)
+        marks = predicted_marks(pool, classes, size)
+        draw_gallery(self.folder.gallery, selected, source.open_image, marks, reasons)
 
     def _labelled(self) -> Outputs:
         """What the query strategy needs of the labelled images."""

@@ -135,6 +135,8 @@ class BatchTransformer(BatchBottleneck):
         layer_norm: Pre-LayerNorm. Defaults to True for 'images' only.
         value_projection: False for attention that acts on the tokens themselves,
             its heads averaged ('channels' only; authors' code).
+        update_scale: Factor on what is added to the maps ('images' only). A small one
+            slows down how fast a learner comes to rely on it.
         zero_init: Let every block start as the identity, so that a learner starts with
             the outputs of the one without.
         gather, eval_context, init_cfg: See ``BatchBottleneck``.
@@ -156,6 +158,7 @@ class BatchTransformer(BatchBottleneck):
         activation: str = 'sigmoid',
         layer_norm: bool | None = None,
         value_projection: bool = True,
+        update_scale: float = 1.0,
         zero_init: bool = False,
         gather: bool = False,
         eval_context: str = 'bank',
@@ -173,10 +176,13 @@ class BatchTransformer(BatchBottleneck):
             )
         if tokens == 'images' and not value_projection:
             raise ValueError("value_projection=False needs tokens='channels'")
+        if tokens == 'channels' and update_scale != 1:
+            raise ValueError("update_scale needs tokens='images'")
         levels = [features] if isinstance(features, int) else list(features)
         super().__init__(len(levels), gather, eval_context, init_cfg)
         self.tokens = tokens
         self.batch_size = batch_size
+        self.update_scale = update_scale
         self.recompute = tokens == 'channels' if recompute is None else recompute
         block, widths = _ImageBlock, levels
         if tokens == 'channels':
@@ -205,7 +211,7 @@ class BatchTransformer(BatchBottleneck):
         if self.tokens == 'channels':
             return self._channels_in_batch(self.encoders[0], x, batch, rows)
         attended = self._encode(self.encoders[level], batch[None])[0]  # (B, F)
-        return add_to_locations(x, (attended - batch)[rows])
+        return self._add(x, (attended - batch)[rows])
 
     def _in_bank(self, level: int, x: Tensor, bank: Tensor, valid: Valid) -> Tensor:
         if self.tokens == 'channels':
@@ -217,7 +223,12 @@ class BatchTransformer(BatchBottleneck):
             sequence = block(torch.cat([own, context.expand(len(x), -1, -1)], dim=1))
             own, context = sequence[:, :1], sequence[:, 1:]
         own = encoder[-1](own, context)[:, 0]
-        return add_to_locations(x, own - pooled)
+        return self._add(x, own - pooled)
+
+    def _add(self, x: Tensor, update: Tensor) -> Tensor:
+        if self.update_scale != 1:
+            update = update * self.update_scale
+        return add_to_locations(x, update)
 
     def _channels_in_batch(self, encoder, x: Tensor, batch: Tensor, rows) -> Tensor:
         if len(batch) != self.batch_size:

@@ -3,26 +3,57 @@
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.registry import QUERIES
 
+from .badge import BADGE
+from .bait import BAIT
+from .clasp import ClaSP
 from .class_balanced import ClassBalanced
-from .composition import QUERY_PARTS, Composition
+from .clusters import TCM, TypiClust
+from .composition import Composition
 from .controls import BoxCount, ForegroundRandom, WithControl
-from .discriminator import Discriminator
+from .core_set import CoreSet
+from .coverage import DCoM, ProbCover
+from .discriminator import DAL, Discriminator
+from .drop_query import DropQuery
+from .flip_consistency import FlipConsistency
+from .herding import MaxHerding, UHerding
+from .object_herding import ObjectHerding
+from .parts import QUERY_PARTS
+from .ppal import PPAL
 from .random import Random, select_random
 from .selection import check_selection, write_selection
 from .strategy import QueryStrategy, Selection
+from .uncertainty import Entropy, LeastConfidence, Margin
 
 __all__ = [
-    'QUERIES',
-    'QUERY_PARTS',
+    'BADGE',
+    'BAIT',
     'BoxCount',
+    'ClaSP',
     'ClassBalanced',
     'Composition',
+    'CoreSet',
+    'DAL',
+    'DCoM',
     'Discriminator',
+    'DropQuery',
+    'Entropy',
+    'FlipConsistency',
     'ForegroundRandom',
+    'LeastConfidence',
+    'Margin',
+    'MaxHerding',
     'Needs',
+    'ObjectHerding',
+    'PPAL',
+    'ProbCover',
+    'QUERIES',
+    'QUERY_PARTS',
     'QueryStrategy',
     'Random',
     'Selection',
+    'TCM',
+    'TypiClust',
+    'UHerding',
     'WithControl',
     'check_selection',
     'select_random',

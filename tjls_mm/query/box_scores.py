@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import entr
 
 from tjls_mm.errors import InputError
-from tjls_mm.outputs.outputs import Boxes, ImageBoxes
+from tjls_mm.outputs.outputs import Boxes, ImageBoxes, Outputs
 
 KINDS = (
     'entropy',
@@ -174,3 +174,17 @@ def cut_at_boxes(rows: np.ndarray, expected: np.ndarray, limit: float) -> np.nda
     """
     spent = np.cumsum(expected[rows])
     return rows[: max(1, np.searchsorted(spent, limit, 'right'))]
+
+
+def rows_of(boxes: Boxes, images: np.ndarray) -> np.ndarray:
+    """Rows of the boxes of some images, image after image, (m,)."""
+    count = boxes.count[images]
+    first = boxes.offsets[:-1][images] - (np.cumsum(count) - count)
+    return np.repeat(first, count) + np.arange(count.sum())
+
+
+def unit_features(outputs: Outputs, rows: np.ndarray) -> np.ndarray:
+    """``box_feature`` of some boxes, each of length 1 (0 where it is 0), (m, F)."""
+    features = np.asarray(outputs['box_feature'][rows], np.float32)
+    length = np.sqrt((features**2).sum(1, keepdims=True))
+    return features / np.maximum(length, np.finfo(np.float32).tiny)

@@ -7,7 +7,8 @@ import numpy as np
 from tjls_mm.errors import InputError
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import MAX_BOXES, MIN_SCORE
-from tjls_mm.query.composition import QUERY_PARTS, Balance, Composition, Scores
+from tjls_mm.query.composition import Composition
+from tjls_mm.query.parts import QUERY_PARTS, Balance, Scores
 from tjls_mm.registry import QUERIES
 
 

@@ -8,12 +8,8 @@ from tjls_mm.errors import InputError
 from tjls_mm.outputs.outputs import Outputs
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import MAX_BOXES, MIN_SCORE, detections, expected_boxes
-from tjls_mm.query.composition import (
-    QUERY_PARTS,
-    Composition,
-    Scores,
-    draw_control,
-)
+from tjls_mm.query.composition import Composition, draw_control
+from tjls_mm.query.parts import QUERY_PARTS, Scores
 from tjls_mm.query.strategy import QueryStrategy, Selection
 from tjls_mm.registry import QUERIES, build_own
 
@@ -36,7 +32,7 @@ class ExpectedBoxes:
 
     needs = Needs(pool=('boxes',))
 
-    def __call__(self, pool: Outputs) -> Scores:
+    def __call__(self, pool: Outputs, labelled: Outputs) -> Scores:
         boxes = detections(pool['boxes'], self.min_score, self.max_boxes)
         count = expected_boxes(boxes)
         return Scores((self.offset + count) ** self.power, boxes=count)

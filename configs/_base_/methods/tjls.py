@@ -1,4 +1,5 @@
-# TJLS for any detector of mmdet: JLS with a transformer over the images of a batch.
+# TJLS for any detector of mmdet: JLS with a transformer over the images of a batch. It
+# starts as the identity, and what it adds grows slowly.
 _base_ = 'jls.py'
 
 method = dict(
@@ -7,6 +8,8 @@ method = dict(
         tokens='images',
         depth=1,
         heads=1,
-        hidden=128,
+        hidden=32,
+        zero_init=True,
+        update_scale=0.1,
     ),
 )

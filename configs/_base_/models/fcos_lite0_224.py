@@ -26,7 +26,8 @@ model = dict(
         in_channels=[112, 320],
         out_channels=64,
         num_outs=2,
-        norm_cfg=dict(type='BN'),
+        # Not batch norm: its statistics would mix pool images into the task.
+        norm_cfg=dict(type='GN', num_groups=16),
     ),
     bbox_head=dict(
         type='FCOSHead',
