@@ -157,15 +157,21 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray, offset: int) -> np.ndarray:
     return inter / (area + other_area - inter)
 
 
-def load_on_this_process(name: str) -> dict:
-    """Load a checkpoint, of a path, URL or ``open-mmlab://`` name, to the CPU.
-
-    MMEngine's loader of URLs waits for all processes; here only one may come.
-    """
+@contextlib.contextmanager
+def loading_on_this_process() -> Iterator[None]:
+    """MMEngine's loader of URLs waits for all processes; here only one may come."""
     from mmengine.runner import checkpoint
 
     with mock.patch.object(checkpoint, 'get_dist_info', return_value=(0, 1)):
-        return checkpoint.CheckpointLoader.load_checkpoint(name, map_location='cpu')
+        yield
+
+
+def load_on_this_process(name: str) -> dict:
+    """Load a checkpoint, of a path, URL or ``open-mmlab://`` name, to the CPU."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    with loading_on_this_process():
+        return CheckpointLoader.load_checkpoint(name, map_location='cpu')
 
 
 _GET_OPS = (

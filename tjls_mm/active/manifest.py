@@ -86,14 +86,15 @@ class TrialFacts:
     """What a trial is, as far as results depend on it.
 
     ``config`` is that of ``flatten_config``, lists of image_ids are sorted, and
-    ``initial_listed`` says whether a file or folder names the first labelled images.
+    ``initial_listed`` says whether a file or folder names the first labelled images;
+    ``initial`` is None until a strategy has chosen them.
     """
 
     config: dict[str, object]
     seed: int
     image_ids: list[str]
     test_ids: list[str]
-    initial: list[str]
+    initial: list[str] | None
     initial_listed: bool
 
 
@@ -124,7 +125,7 @@ class Manifest:
             'seed': facts.seed,
             'images': describe_ids(facts.image_ids),
             'test': describe_ids(facts.test_ids),
-            'initial': describe_ids(facts.initial),
+            'initial': facts.initial and describe_ids(facts.initial),
             'config': facts.config,
             'checked': self.content.get('checked'),
             'changes': [],
@@ -317,6 +318,11 @@ class Manifest:
     def is_waiting(self, number: int) -> bool:
         """Whether somebody may be labelling what a stage selected."""
         return self.knows(number) and self.entry(number)['status'] == 'waiting'
+
+    def note(self, facts: dict) -> None:
+        """Keep facts that are known once a trial runs."""
+        self.content.update(facts)
+        self.save()
 
     def wait(self, number: int) -> None:
         """Note that a stage waits for labels."""

@@ -1,25 +1,33 @@
 """What a trial will do, checked before it does anything."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
 from tjls_mm.active.budgets import expand_budgets, fit_budgets, image_count
 from tjls_mm.active.checks import (
+    feature_problems,
+    initial_problems,
     learner_problems,
+    missing_weights,
     need_problems,
     part_problems,
     section_problems,
     split_problems,
     weight_problems,
 )
+from tjls_mm.active.features import build_features
 from tjls_mm.active.learner import inspect_learner
 from tjls_mm.active.manifest import TrialFacts, flatten_config
 from tjls_mm.active.schedule import build_schedulers
 from tjls_mm.active.settings import read_settings
 from tjls_mm.active.stage_config import StageDeriver, StageInputs
+from tjls_mm.compat import loading_on_this_process
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import read_image_ids
+from tjls_mm.outputs import Needs
+from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
 from tjls_mm.query import select_random
 from tjls_mm.randomness import derive_seed
 from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
@@ -29,8 +37,9 @@ from tjls_mm.stage_folder import TrialFolder
 class TrialPlan:
     """What a trial will do, checked: InputError if something does not fit.
 
-    ``image_ids`` (labelled and pool), ``test_ids`` and ``initial`` (labelled at stage
-    0) are sorted; the other attributes are what the sections of the config describe.
+    ``image_ids`` (labelled and pool), ``test_ids`` and ``initial`` (``n_initial``
+    labelled at stage 0; None where ``first_query`` is to choose them) are sorted; the
+    other attributes are what the sections of the config describe.
     """
 
     def __init__(self, cfg: Config, world_size: int = 1) -> None:
@@ -45,8 +54,15 @@ class TrialPlan:
         self.image_ids = self.source.list_images('pool')
         self.test_ids = self.source.list_images('test')
         raise_first(split_problems(self.image_ids, self.test_ids))
-        self.initial = self._initial(self.settings.initial)
-        needs = self.query.needs
+        self.first_query, self.initial = None, None
+        if isinstance(self.settings.initial, Mapping):
+            self._read_first_query(dict(self.settings.initial))
+        else:
+            self.initial = self._initial(self.settings.initial)
+            self.n_initial = len(self.initial)
+        self._check_features()
+        # The learner is asked for the rest.
+        needs = self.query.needs.without(PRETRAINED_FEATURE)
         self.learner = inspect_learner(cfg, self.method, (*needs.pool, *needs.gathered))
         raise_first(learner_problems(cfg, self.source, self.learner))
         raise_first(need_problems(self.method, needs, self.learner))
@@ -95,7 +111,7 @@ class TrialPlan:
     def _try_stage(self, world_size: int) -> None:
         """Whatever a stage config refuses, it refuses now."""
         folder = TrialFolder(self.cfg.get('work_dir') or 'work_dirs')
-        n_labelled = len(self.initial)
+        n_labelled = self.n_initial
         n_pool = len(self.image_ids) - n_labelled
         stage = StageInputs(
             0, folder.stage(0), n_labelled, n_pool, folder.test, world_size
@@ -141,19 +157,52 @@ class TrialPlan:
                     'the list, or set active_learning.initial to a number of images.'
                 )
             return sorted(listed)
+        count = self._initial_count(value, 'initial')
+        return sorted(select_random(self.image_ids, count, self.initial_seed))
+
+    @property
+    def initial_seed(self) -> int:
+        """Seed of the choice of the first labelled images."""
+        return derive_seed(self.seed, 'initial')
+
+    def _initial_count(self, value, name: str) -> int:
         total = len(self.image_ids)
-        count = image_count(value, total, 'initial')
+        count = image_count(value, total, name)
         if count > total:
             raise InputError(
-                f'active_learning.initial asks for {count} images, the data set has '
+                f'active_learning.{name} asks for {count} images, the data set has '
                 f'{total}: 0 stages fit.'
             )
-        seed = derive_seed(self.seed, 'initial')
-        return sorted(select_random(self.image_ids, count, seed))
+        return count
+
+    def _read_first_query(self, config: dict) -> None:
+        self.n_initial = self._initial_count(config.pop('size', None), 'initial.size')
+        self.first_query = build_own(QUERIES, config)
+        raise_first(initial_problems(self.method, config, self.first_query.needs))
+
+    def _check_features(self) -> None:
+        raise_first(feature_problems(self.method, self.query.needs))
+        if self.method.features is not None:
+            model = build_features(self.cfg, self.method.features)
+            self._backbone = model.config
+            raise_first(missing_weights(model.config))
+
+    def uses_features(self, number: int) -> bool:
+        """Whether pretrained features decide what is labelled at, or after, a stage."""
+        query = self.query.needs
+        first = self.first_query.needs if self.first_query and not number else Needs()
+        names = (*query.pool, *query.labelled, *first.pool, *first.labelled)
+        return PRETRAINED_FEATURE in names
 
     def check_weights(self) -> None:
         """Refuse weights that cannot be had, or that could run code."""
         raise_first(weight_problems(self.cfg, self.settings, self.learner.config))
+        if self.method.features is not None:
+            where = 'method.features.backbone'
+            problems = weight_problems(self.cfg, self.settings, self._backbone, where)
+            raise_first(problems)
+            with loading_on_this_process():
+                build_features(self.cfg, self.method.features, load=True)
 
     def check_annotations(self, labelled: list[str]) -> None:
         """Read the annotations of test images and of those labelled now."""

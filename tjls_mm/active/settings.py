@@ -45,7 +45,9 @@ class Settings:
 
     Attributes:
         initial: Labelled images of stage 0: a count, a fraction of all as float in
-            (0, 1], a list file, or the start of their ids such as ``'real/'``.
+            (0, 1], a list file, the start of their ids such as ``'real/'``, or the
+            config of a query strategy that chooses them, with their count or fraction
+            as ``size``; it may need ``pretrained_feature``.
         stages: Number of stages.
         budget: Images to select after each stage but the last: a count, a fraction,
             or a list with one of them per selection.
@@ -56,7 +58,7 @@ class Settings:
         trust_checkpoints: Unpickle checkpoints that torch cannot load safely.
     """
 
-    initial: int | float | str
+    initial: int | float | str | Mapping
     stages: int
     budget: int | float | Sequence[int | float] = 1
     allow_short_stage: bool = False
@@ -72,6 +74,8 @@ class Method:
 
     Attributes:
         query: Config of the query strategy.
+        features: Config of ``tjls_mm.PretrainedFeatures``, which provides
+            ``pretrained_feature``, or None.
         bottleneck: Config of a batch bottleneck in the learner, or None.
         branches: Name to config of what trains beside the task.
         vector: Config of what branches of a detector see of its confidences, or None
@@ -87,6 +91,7 @@ class Method:
     """
 
     query: Mapping
+    features: Mapping | None = None
     bottleneck: Mapping | None = None
     branches: Mapping[str, Mapping | None] = field(default_factory=dict)
     vector: Mapping | None = None
@@ -197,7 +202,8 @@ def _problems(settings: Settings, method: Method) -> Iterator[str]:
     if not isinstance(method.branches, Mapping):
         yield f'method.branches must be dict(NAME=dict(...)), got {method.branches!r}.'
     branches = {f'branches.{k}': v for k, v in method.branches.items()}
-    own = {'bottleneck': method.bottleneck, 'vector': method.vector, **branches}
+    names = 'features', 'bottleneck', 'vector'
+    own = {**{name: getattr(method, name) for name in names}, **branches}
     for name, value in own.items():
         if value is not None and not (isinstance(value, Mapping) and 'type' in value):
             yield f'method.{name} must be dict(type=NAME, ...) or None, got {value!r}.'

@@ -126,6 +126,8 @@ class Stage:
             **{f'labelled_{kind}': count for kind, count in counts.items()},
             training=deriver.volume(config, self.trial.world_size),
         )
+        if self.plan.uses_features(self.number):
+            self.record.update(features=manifest.content['features'])
         self.record.set_seconds('prepare', time.perf_counter() - started)
         with atomic_path(folder.config) as path:
             derive_standalone_config(config).dump(path)
@@ -219,6 +221,7 @@ class Stage:
         if not budget:  # the last stage: scores, and nothing to choose
             write_selection(folder.selection, pool, [], {})
             return
+        pool = self.trial.add_features(pool, self.plan.query.needs.pool)
         seed = derive_seed(self.plan.seed, self.number, 'query')
         answer = self.plan.query.select(pool, self._labelled(), budget, seed)
         selection = check_selection(
@@ -245,13 +248,10 @@ class Stage:
 
     def _labelled(self) -> Outputs:
         """What the query strategy needs of the labelled images."""
-        needs, found = self.plan.deriver.needs, {}
+        gathered = self.plan.deriver.needs.gathered
+        found = Outputs.open(self.folder.outputs_of('labelled')) if gathered else {}
         image_ids = read_image_ids(self.folder.labelled)
-        if needs.gathered:
-            found.update(Outputs.open(self.folder.outputs_of('labelled')))
-        if 'label_count' in needs.labelled:
-            found['label_count'] = self.plan.source.label_counts(image_ids)
-        return Outputs.from_arrays(image_ids, found)
+        return self.trial.labelled_outputs(image_ids, found, self.plan.query.needs)
 
     def annotate(self) -> bool:
         """Ask the annotator; whether there is an answer, else the trial waits."""

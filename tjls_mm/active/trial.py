@@ -3,21 +3,30 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 
-from tjls_mm.active.manifest import Manifest
+from tjls_mm.active.features import (
+    build_features,
+    describe_features,
+    extract_features,
+    features_of,
+)
+from tjls_mm.active.manifest import Manifest, describe_ids
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.stage import Stage
 from tjls_mm.engine.stage_checkpoint_hook import read_checkpoint
-from tjls_mm.errors import InputError
+from tjls_mm.errors import InputError, raise_first
 from tjls_mm.files import remove_leftovers, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
+from tjls_mm.outputs import Needs, Outputs
+from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
 from tjls_mm.processes import on_every_process, on_main_process
+from tjls_mm.query.selection import check_selection
 from tjls_mm.report.curves import write_report
 from tjls_mm.report.stage_line import print_table, stage_line, stage_row
 from tjls_mm.stage_folder import TrialFolder
@@ -38,6 +47,7 @@ def run_stages(cfg: Config, redo_from: int | None = None) -> Path:
             written then.
     """
     with Trial(cfg, redo_from) as trial:
+        trial.choose_initial()
         for stage in trial.stages_left():
             stage.prepare()
             stage.train()
@@ -63,6 +73,7 @@ class Trial:
         self.redo_from = redo_from
         self.world_size = get_world_size()
         self.manifest = Manifest(self.folder)
+        self.features: Outputs | None = None
         self._lock = FileLock(self.folder.lock, timeout=0)
 
     def __enter__(self) -> 'Trial':
@@ -92,7 +103,7 @@ class Trial:
         self.initial = self._initial() if manifest.stages else plan.initial
         done = self._n_complete()
         if done < plan.n_stages:
-            plan.budget(done, len(self.membership(done)[0]))
+            plan.budget(done, len(self.membership(done)[0]) or plan.n_initial)
             self._check_files(done)
         is_read_only = not self._acquire(must=done < plan.n_stages)
         if self._read_state() != seen:  # another process has worked here meanwhile
@@ -178,7 +189,7 @@ class Trial:
         folder = self.folder
         lists = {folder.initial: self.initial, folder.test: self.plan.test_ids}
         for path, image_ids in lists.items():
-            if anew or not path.exists():
+            if image_ids is not None and (anew or not path.exists()):
                 write_image_ids(path, image_ids)
         for number in range(self.manifest.n_complete):
             path = folder.stage(number).metrics
@@ -233,10 +244,68 @@ class Trial:
 
     def membership(self, number: int) -> tuple[list[str], list[str]]:
         """Labelled and pool ids of a stage, sorted, from what was answered."""
-        labelled = set(self.initial)
+        labelled = set(self.initial or ())
         for earlier in range(number):
             labelled |= set(read_image_ids(self.folder.stage(earlier).answered))
         return sorted(labelled), sorted(set(self.plan.image_ids) - labelled)
+
+    def choose_initial(self) -> None:
+        """Extract pretrained features; let a strategy choose what is labelled first.
+
+        On all processes; each only where it is asked for and not done.
+        """
+        plan, done = self.plan, self.n_complete
+        if done < plan.n_stages and plan.uses_features(done):
+            config = plan.method.features
+            model = on_every_process(build_features, self.cfg, config, True)
+            on_main_process(self._note_features, describe_features(model))
+            self.features = extract_features(model, plan, self.folder)
+        on_main_process(self._choose_initial)
+
+    def _note_features(self, facts: dict[str, str]) -> None:
+        before = self.manifest.content.get('features') or facts
+        if self.manifest.stages and before != facts:
+            raise InputError(
+                'The weights of method.features are others than when '
+                f'{self.folder.path} was begun (hash {before["weights"][:8]}… before, '
+                f'{facts["weights"][:8]}… now): restore them, or use another '
+                '--work-dir.'
+            )
+        self.manifest.note({'features': facts})
+
+    def _choose_initial(self) -> None:
+        if self.initial is not None:
+            return
+        plan, all_ids = self.plan, self.plan.image_ids
+        needs, seed = plan.first_query.needs, plan.initial_seed
+        pool = self.add_features(Outputs.from_arrays(all_ids, {}), needs.pool)
+        labelled = self.labelled_outputs([], {}, needs)
+        count, config = plan.n_initial, plan.settings.initial
+        answer = plan.first_query.select(pool, labelled, count, seed)
+        selection = check_selection(answer, len(all_ids), count, config['type'])
+        self.initial = sorted(all_ids[row] for row in selection.rows)
+        write_image_ids(self.folder.initial, self.initial)
+        self.say(f'{count} images to be labelled first, chosen by {config["type"]}.')
+        # What is chosen must be labelled; which images that are stands in the file.
+        raise_first(plan.source.annotation_problems(self.initial, 'labelled'))
+        self.manifest.note({'initial': describe_ids(self.initial)})
+
+    def add_features(self, outputs: Outputs, names: Iterable[str]) -> Outputs:
+        """Outputs of images of the trial, and pretrained features if they are named."""
+        if PRETRAINED_FEATURE not in names:
+            return outputs
+        values = features_of(self.features, outputs.image_ids)
+        return Outputs.from_arrays(
+            outputs.image_ids, {**outputs, PRETRAINED_FEATURE: values}
+        )
+
+    def labelled_outputs(
+        self, image_ids: list[str], found: Mapping, needs: Needs
+    ) -> Outputs:
+        """What a strategy needs of labelled images, beside what a learner said."""
+        if 'label_count' in needs.labelled:
+            found = {**found, 'label_count': self.plan.source.label_counts(image_ids)}
+        return self.add_features(Outputs.from_arrays(image_ids, found), needs.labelled)
 
     def stages_left(self) -> Iterator[Stage]:
         """The stages that are not complete, in order."""

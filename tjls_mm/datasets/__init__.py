@@ -8,8 +8,10 @@ from .batch_transforms import BatchCropFlip
 from .image_source import ImageSource
 from .joint_batch_sampler import JointBatchSampler
 from .joint_dataset import JointDataset
+from .load_square import LoadSquare
 
 __all__ = ['BatchCropFlip', 'ImageSource', 'JointBatchSampler', 'JointDataset']
+__all__ += ['LoadSquare']
 
 if find_spec('mmdet') is not None:
     from .coco import CocoFiles

@@ -13,6 +13,7 @@ from .discriminator_head import DiscriminatorHead
 from .efficientnet_lite import EfficientNetLite0
 from .frozen_backbone import FrozenBackbone
 from .joint_parts import add_joint_parts
+from .pretrained_features import PretrainedFeatures
 from .wide_resnet import WideResNet
 
 if find_spec('mmdet') is not None:

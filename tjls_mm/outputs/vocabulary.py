@@ -5,7 +5,7 @@ one that there may be, ``F`` features, ``M`` boxes of all images, ``T`` stochast
 passes. A branch of the learner may add names of its own, (N,) or (N, D), floats.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tjls_mm.errors import InputError
 
@@ -33,10 +33,16 @@ VOCABULARY = {
     '2] where a head has a sigmoid per class, summed over classes',
     'mutual_information': '(N,) float32, range as above, nats: predictive_entropy less '
     'the mean entropy of a single pass (BALD); of a detector as above',
+    'pretrained_feature': '(N, F) float32, any number, not normalised: average of the '
+    'last map of the backbone of method.features, the same at every stage; no learner '
+    'provides it',
     'label_count': '(N, K) int32, from 0, of labelled images only: annotated boxes of '
     'each class; of a classifier 1 for the class of the image; read from the answers '
     'of the annotator, no learner provides it',
 }
+
+PRETRAINED_FEATURE = 'pretrained_feature'
+"""Name of what ``method.features`` provides."""
 
 LABELLED_NAMES = ('label_count',)
 """Names of what annotations say: of labelled images, never of the pool."""
@@ -95,6 +101,13 @@ class Needs:
                 f'{stochastic or names} with passes={self.passes}: expected at least 1 '
                 f'stochastic pass for {", ".join(PASS_NAMES)}, and 0 for others.'
             )
+
+    def without(self, name: str) -> 'Needs':
+        """The same, but for one name."""
+        pool, labelled = (
+            tuple(n for n in names if n != name) for names in (self.pool, self.labelled)
+        )
+        return replace(self, pool=pool, labelled=labelled)
 
     @property
     def gathered(self) -> tuple[str, ...]:

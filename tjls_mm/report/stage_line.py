@@ -127,6 +127,8 @@ def stage_line(number: int, n_stages: int, record: Mapping) -> str:
     report = record.get('discriminator') or {}
     if report.get('auc') is not None:
         parts.append(f'discriminator AUC {report["auc"]:.2f}')
+    if features := record.get('features'):
+        parts.append(f'features {features["backbone"]} {features["weights"][:8]}')
     parts += [f'WARNING: {warning}' for warning in stage_warnings(record)]
     return ' | '.join(part for part in parts if part)
 

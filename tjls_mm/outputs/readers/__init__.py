@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from tjls_mm import models  # noqa: F401  mmdet needs its stand-ins first
 
+from . import pretrained  # noqa: F401
 from .base import DropoutMasks, PoolReader, find_reader, no_reader
 
 __all__ = ['DropoutMasks', 'PoolReader', 'find_reader', 'no_reader']
