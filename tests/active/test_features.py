@@ -307,6 +307,16 @@ def test_stopped_before_any_change_of_a_file_until_images_are_chosen(
         assert found == state
 
 
+@pytest.mark.parametrize('name', ['CoreSet', 'MaxHerding', 'TypiClust'])
+def test_strategies_on_whole_images_can_choose_first(name, config):
+    cfg = config()
+    strategy = dict(type=f'tjls_mm.{name}', features='pretrained_feature')
+    cfg.method.query = strategy
+    cfg.active_learning.initial = {**strategy, 'size': 8}
+    initial = start(cfg)
+    assert len(set(initial)) == 8 and set(initial) < set(TrialPlan(cfg).image_ids)
+
+
 def test_an_initial_set_without_features(config):
     """A strategy that asks for nothing needs no features."""
     cfg = config()
