@@ -138,7 +138,7 @@ class ByFeature(ABC):
     """Diversity by features of images, from the labelled images on.
 
     Args:
-        feature: Output (N, F), of the pool and of labelled images.
+        features: Output (N, F), of the pool and of labelled images.
         within: None: among all of the list. 'class', 'cluster': among the images that a
             class put there, or of a k-means cluster of the list, each in proportion to
             its size.
@@ -146,7 +146,7 @@ class ByFeature(ABC):
     """
 
     def __init__(
-        self, feature: str = 'feature', within: str | None = None, clusters: int = 20
+        self, features: str = 'feature', within: str | None = None, clusters: int = 20
     ) -> None:
         if within not in (None, 'class', 'cluster'):
             raise InputError(
@@ -154,16 +154,16 @@ class ByFeature(ABC):
             )
         if not clusters >= 1:
             raise InputError(f'clusters must be at least 1, got {clusters}')
-        self.feature = feature
+        self.features = features
         self.within = within
         self.clusters = clusters
-        self.needs = Needs(pool=(feature,), labelled=(feature,))
+        self.needs = Needs(pool=(features,), labelled=(features,))
 
     def __call__(self, images: Shortlist, budget: int) -> np.ndarray:
-        known = np.asarray(images.pool[self.feature][images.taken], np.float64)
+        known = np.asarray(images.pool[self.features][images.taken], np.float64)
         if images.labelled.image_ids:
-            known = np.append(known, images.labelled[self.feature], axis=0)
-        x = np.asarray(images.pool[self.feature][images.rows], np.float64)
+            known = np.append(known, images.labelled[self.features], axis=0)
+        x = np.asarray(images.pool[self.features][images.rows], np.float64)
         rng = generator(images.seed, 'diversity')
         groups = self._groups(images, x, rng)
         quotas = share_out(np.array([len(rows) for rows in groups]), budget)

@@ -56,7 +56,7 @@ class Uncertainty(QueryStrategy):
     Args:
         over: None: of a classifier's ``probability``. 'sum', 'max' or 'mean': over the
             ``boxes`` of a detector.
-        gamma: With 'sum': it is divided by the number of boxes to this power.
+        gamma: With 'sum': it is divided by the number of boxes to this power, in [0, 1].
         beta: Draw in proportion to uncertainty ** beta; None takes the highest.
 
     Raises:
@@ -66,7 +66,7 @@ class Uncertainty(QueryStrategy):
     kind = ''
 
     def __init__(
-        self, over: str | None = None, gamma: float = 1.0, beta: float | None = None
+        self, over: str | None = None, gamma: float = 0.0, beta: float | None = None
     ) -> None:
         if over not in OVER:
             raise InputError(f'over must be one of {OVER}, got {over!r}')

@@ -8,7 +8,7 @@ from tjls_mm.outputs import Outputs
 from tjls_mm.report.gallery import Mark
 
 SHOWN_SCORE, SHOWN_BOXES = 0.3, 8
-REASONS = ('score', 'p_labelled')
+REASONS = ('score', 'uncertainty', 'p_labelled')
 """Columns of strategies that say why, the first that there is."""
 
 
