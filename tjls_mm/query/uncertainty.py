@@ -56,7 +56,7 @@ class Uncertainty(QueryStrategy):
     Args:
         over: None: of a classifier's ``probability``. 'sum', 'max' or 'mean': over the
             ``boxes`` of a detector.
-        gamma: With 'sum': it is divided by the number of boxes to this power, in [0, 1].
+        gamma: With 'sum': it is divided by the number of boxes to this power, 0 to 1.
         beta: Draw in proportion to uncertainty ** beta; None takes the highest.
 
     Raises:
