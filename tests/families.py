@@ -153,7 +153,7 @@ def _narrow(model: ConfigDict, widths: list[int]) -> None:
 
 def _narrow_transformer(model: ConfigDict) -> None:
     # Some of mmdet's position encodings have 256 numbers whatever the config says.
-    fixed = 'Conditional', 'DABDETR', 'DeformableDETR'
+    fixed = 'Conditional', 'DABDETR', 'DeformableDETR', 'DINO'
     width = 256 if model.type.startswith(fixed) else 64
     model.num_queries = 60
     model.neck.out_channels = width
