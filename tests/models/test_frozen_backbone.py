@@ -30,7 +30,12 @@ def images(count: int = 3) -> torch.Tensor:
 def passes(model: FrozenBackbone) -> list[int]:
     """Batch sizes that the backbone sees from here on."""
     seen = []
-    model.backbone.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+
+    def note(module, args, outputs):
+        if args[0].shape[-1] == images().shape[-1]:  # not what it tries itself on
+            seen.append(len(args[0]))
+
+    model.backbone.register_forward_hook(note)
     return seen
 
 
@@ -101,3 +106,19 @@ def test_features_under_mixed_precision_are_float32():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         found = frozen()(images())
     assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
+
+
+def test_batch_norm_is_folded_only_where_that_changes_nothing():
+    model = frozen(norm_cfg=dict(type='BN'))
+    model(images(1))
+    kinds = {type(part).__name__ for part in model._folded.modules()}
+    assert 'BatchNorm2d' not in kinds
+    assert 'BatchNorm2d' in {type(part).__name__ for part in model.modules()}
+    # A convolution that ignores what is folded into its bias.
+    other = frozen()
+    other.backbone.conv1.forward = lambda x: torch.nn.functional.conv2d(
+        x, other.backbone.conv1.weight, None, 2, 3
+    )
+    other.backbone.bn1.running_mean.fill_(1.0)
+    other(images(1))
+    assert other._folded is other.backbone

@@ -63,7 +63,8 @@ class _SameConv(nn.Conv2d):
             x = F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2))
             h = w = 0
         padding = (h // 2, w // 2)
-        return F.conv2d(x, self.weight, None, self.stride, padding, groups=self.groups)
+        weight, groups = (self.weight, self.bias), self.groups
+        return F.conv2d(x, *weight, self.stride, padding, groups=groups)
 
 
 def _relu6(x: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ data_source = dict(
 )
 active_learning = dict(initial=250, budget=250, stages=4, console='summary')
 # Updates, not epochs: no stage takes longer than the one before.
-train_cfg = dict(max_iters=400)
+train_cfg = dict(max_iters=450)
 param_scheduler = [
     dict(
         type='OneCycleLR',
         by_epoch=False,
         eta_max=4e-3,
-        total_steps=400,
+        total_steps=450,
         pct_start=0.3,
     ),
 ]
