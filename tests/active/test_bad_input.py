@@ -226,6 +226,17 @@ def test_classes_of_model_and_data_differ(refused):
         ({'optim_wrapper.optimizer.rate': 3}, "optim_wrapper.*'rate'"),
         ({'optim_wrapper.type': 'AmpOptimWrapper'}, 'needs a GPU and there is none'),
         ({'model.backbone.type': 'ResNot'}, 'model cannot be built.*ResNot'),
+        (
+            {
+                'model.backbone': dict(
+                    _delete_=True,
+                    type='mmpretrain.TIMMBackbone',
+                    model_name='no_such_network',
+                    pretrained=True,
+                )
+            },
+            'model.backbone.pretrained fetches weights by timm.*checkpoint_path',
+        ),
         ({'model.bbox_head.anchors': 3}, "model cannot be built.*'anchors'"),
         ({'train_cfg.max_epochs': -3}, 'max_epochs must be above 0, got -3'),
         ({'train_cfg.max_epochs': 'ten'}, "must be above 0, got 'ten'"),

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
-from tjls_mm.active.settings import Method
+from tjls_mm.active.settings import Method, walk
 from tjls_mm.compat import operator_problems
 from tjls_mm.errors import InputError, raise_first
 from tjls_mm.models import add_joint_parts, batch_bottlenecks, find_joint_learner
@@ -103,7 +103,14 @@ def build_model(cfg: Config, config: Mapping) -> torch.nn.Module:
             raise
         # Constructors raise whatever they like.
         except Exception as error:
+            advice = 'Correct the sections model, method.bottleneck or method.branches.'
+            for place, key, value in walk(config, 'model'):
+                if key == 'pretrained' and value is True:
+                    part = place.removesuffix('.pretrained')
+                    advice = (
+                        f'{place} fetches weights by timm: without network or timm set '
+                        f'it to False, and {part}.checkpoint_path to a file.'
+                    )
             raise InputError(
-                f'The model cannot be built: {type(error).__name__}: {error}. Correct '
-                'the sections model, method.bottleneck or method.branches.'
+                f'The model cannot be built: {type(error).__name__}: {error}. {advice}'
             ) from error
