@@ -53,6 +53,7 @@ UNSUPPORTED = {
     'yolov3': 'yolo/yolov3_d53_8xb8-320-273e_coco',
     'centernet': 'centernet/centernet_r18_8xb16-crop512-140e_coco',
     'sparse_rcnn': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
+    'tridentnet': 'tridentnet/tridentnet_r50-caffe_1x_coco',
 }
 
 

@@ -323,6 +323,7 @@ def test_hooks_that_count_epochs_are_refused(hook, own_config):
         ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', 'panoptic_head learns'),
         ('rpn/rpn_r50_fpn_1x_coco', "'RPN' is more, or less"),
         ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'proposals of a file'),
+        ('dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco', 'in no checkpoint'),
     ],
 )
 def test_more_than_boxes_is_refused(base, match, own_config):
@@ -375,6 +376,42 @@ def test_the_rate_belongs_to_a_number_of_images(own_config, tmp_path):
     cfg, notes = adopted(own_config(RETINANET, **four))
     assert cfg.auto_scale_lr.base_batch_size == 4, 'an update of 16 images as it was'
     assert '0.0025' not in notes
+
+
+def test_numbers_in_the_name_of_a_checkpoint_are_not_the_configs(own_config):
+    name = 'resnet_strikes_back/retinanet_r50-rsb-pre_fpn_1x_coco'
+    cfg, _ = adopted(own_config(name))
+    assert '8xb256' in cfg.model.backbone.init_cfg.checkpoint
+    assert cfg.auto_scale_lr.base_batch_size == 16
+
+
+def test_milestones_after_the_end_are_refused_with_what_to_write(own_config):
+    name = 'yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco'
+    short = {'train_cfg.max_epochs': 12}
+    with pytest.raises(InputError, match=r'milestones \[24, 28\] lie after.*end='):
+        adopt_config(own_config(name, **short))
+    places = [0, 1]
+    cfg = own_config(name, **short)
+    kinds = [one.type for one in cfg.param_scheduler]
+    place = places[kinds.index('MultiStepLR')]
+    cfg, _ = adopted(own_config(name, **short, **{f'param_scheduler.{place}.end': 30}))
+    repeats = cfg.train_cfg.max_epochs / 12
+    found = cfg.param_scheduler[place].milestones
+    assert found == pytest.approx([24 / 30 * 12 * repeats, 28 / 30 * 12 * repeats])
+
+
+def test_a_crop_that_pads_test_images_stays(own_config):
+    cfg, _ = adopted(own_config('centernet/centernet_r18_8xb16-crop512-140e_coco'))
+    assert 'RandomCenterCropPad' in kinds(cfg.val_dataloader.dataset.pipeline)
+    assert 'RandomCenterCropPad' not in kinds(cfg.train_dataloader.dataset.pipeline)
+
+
+def test_channels_want_images_of_one_size(own_config, tmp_path):
+    cfg, _ = adopted(own_config(RETINANET))
+    cfg.model = family('retinanet')
+    cfg.method.bottleneck = dict(type='tjls_mm.BatchTransformer', tokens='channels')
+    with pytest.raises(InputError, match="tokens='channels'.*several sizes"):
+        TrialPlan(cfg)
 
 
 def test_a_schedule_fits_a_small_stage(own_config, tmp_path):

@@ -24,6 +24,10 @@ def test_no_box_at_all_is_a_map_of_zero(tmp_path):
     coco = CocoMetric(metric='bbox')
     nothing = evaluate(tmp_path / 'a', [coco], {})
     assert next(iter(nothing.items())) == ('coco/bbox_mAP', 0.0)
+    asked = CocoMetric(metric='bbox', metric_items=['mAP_50'])
+    assert evaluate(tmp_path / 'c', [asked], {}) == {'coco/bbox_mAP_50': 0.0}
+    found = {'coco/bbox_mAP_50': 0.3}
+    assert evaluate(tmp_path / 'd', [asked], found) == found
     some = evaluate(tmp_path / 'b', [coco], {'coco/bbox_mAP': 0.2})
     assert some['coco/bbox_mAP'] == 0.2
 

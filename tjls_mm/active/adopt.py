@@ -115,6 +115,11 @@ def _refuse_model(model: Mapping) -> None:
             f'model.type={model.get("type")!r} is more, or less, than a detector that '
             'learns boxes and classes: inherit the config of a plain one.'
         )
+    if type_name(model.get('roi_head') or {}) == 'DynamicRoIHead':
+        raise InputError(
+            'model.roi_head: DynamicRoIHead has thresholds that are in no checkpoint, '
+            'and a stopped stage would not go on exactly: inherit faster_rcnn.'
+        )
     (model.get('roi_head') or {}).pop('mask_roi_extractor', None)
     for place, key, value in walk(model):
         if key in MASK_PARTS and value and place != 'roi_head.mask_head':
@@ -248,7 +253,7 @@ def _adopt_pipelines(cfg: Config, note: Note) -> None:
     _resize_images(cfg, note)
     for name in (VAL, 'score_dataloader'):
         size = (cfg.get(name) or {}).get('batch_size', 1)
-        if size > 1 and not _one_size(cfg[VAL].dataset.pipeline):
+        if size > 1 and not one_size(cfg[VAL].dataset.pipeline):
             cfg[name].batch_size = 1
             note(
                 f'{name}: batch_size 1, as images of several sizes would be padded by '
@@ -286,7 +291,7 @@ def _mend_transform(transform: ConfigDict, note: Note) -> ConfigDict | None:
             f'The pipeline has {kind}: such a detector needs {REFUSED[kind]}, and '
             'data_source has images and boxes. Inherit the config of another one.'
         )
-    if kind in REMOVED:
+    if kind in REMOVED and not transform.get('test_mode'):
         note(f'pipeline: {kind} removed, {REMOVED[kind]}')
         return None
     if kind == 'MinIoURandomCrop':
@@ -331,7 +336,7 @@ def _resize_images(cfg: Config, note: Note) -> None:
     note(f'model: BatchSyncRandomResize removed, {instead}, which resumes exactly')
 
 
-def _one_size(pipeline: Sequence) -> bool:
+def one_size(pipeline: Sequence) -> bool:
     """Whether images of any shape leave a pipeline in one."""
     one = square = False
     for transform in pipeline:
@@ -379,6 +384,13 @@ def _stretch(
     length = max(ends, default=math.inf)
     if length == math.inf or all(type_name(one) in WARM_UPS for one in ours):
         length = train.max_epochs  # a schedule without an end of its own
+        late = [m for one in ours for m in one.get('milestones') or () if m >= length]
+        if late:
+            raise InputError(
+                f'param_scheduler: milestones {late} lie after train_cfg.max_epochs='
+                f'{length}. Say for how many epochs they were written, e.g. '
+                '--cfg-options param_scheduler.1.end=300: they are scaled then.'
+            )
     elif length != train.max_epochs:
         epochs = f'{length} epochs scaled to the {train.max_epochs} of train_cfg'
         note(f'param_scheduler: {epochs}')
@@ -408,12 +420,14 @@ def _adopt_rate(cfg: Config, note: Note) -> None:
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not base:
         return
-    named = re.findall(r'_(\d+)xb(\d+)[-_.]', cfg.text)
+    # Of configs, not of the checkpoints that they name.
+    named = re.findall(r'_(\d+)xb(\d+)[-_.][^\'"\s]*\.py\b', cfg.text)
     if base == DEFAULT_BASE and named:
         base = math.prod(map(int, named[-1]))
     # MMEngine scales by the images of an iteration, not by those of an update.
     count = cfg.optim_wrapper.get('accumulative_counts', 1)
-    cfg.auto_scale_lr = dict(enable=True, base_batch_size=max(1, base // count))
+    of_an_iteration = base / count if base % count else base // count
+    cfg.auto_scale_lr = dict(enable=True, base_batch_size=of_an_iteration)
     size = cfg[TRAIN].get('batch_size', 1) * count
     rate = cfg.optim_wrapper.optimizer.get('lr')
     if rate and size != base:

@@ -91,7 +91,9 @@ def part_problems(cfg: Config) -> Iterator[str]:
     if 'Amp' in str(cfg.optim_wrapper.get('type', '')) and get_device() == 'cpu':
         yield (
             f'optim_wrapper.type={cfg.optim_wrapper.type!r} needs a GPU and there is '
-            'none: --cfg-options optim_wrapper.type=OptimWrapper'
+            'none: --cfg-options optim_wrapper.type=OptimWrapper, or where it has '
+            "settings for AMP, optim_wrapper=dict(_delete_=True, type='OptimWrapper', "
+            'optimizer=dict(...)) in the config'
         )
     parts = [
         ('param_scheduler', PARAM_SCHEDULERS, cfg.get('param_scheduler')),

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
+from tjls_mm.active.adopt import one_size
 from tjls_mm.active.batches import Batches, plan_batches
 from tjls_mm.active.learner import Learner
 from tjls_mm.active.schedule import fill_schedule
 from tjls_mm.active.settings import Method, Settings
 from tjls_mm.errors import InputError
-from tjls_mm.models.joint_parts import joint_place
+from tjls_mm.models.joint_parts import is_classifier, joint_place
 from tjls_mm.outputs import Needs
 from tjls_mm.randomness import derive_seed
 from tjls_mm.stage_folder import StageFolder
@@ -156,6 +157,7 @@ class StageDeriver:
             bottleneck.setdefault('gather', True)
         total = batches.total if bottleneck.get('gather') else batches.per_process
         if bottleneck.get('tokens') == 'channels':
+            self._check_sizes(model)
             if bottleneck.get('eval_context') == 'batch':
                 raise InputError(
                     "tokens='channels' with eval_context='batch' cannot evaluate: "
@@ -170,6 +172,18 @@ class StageDeriver:
                     'from the bottleneck, or change train_dataloader.batch_size.'
                 )
         return model
+
+    def _check_sizes(self, model: ConfigDict) -> None:
+        """Tokens that are channels of a location need one location of all images."""
+        if is_classifier(model):
+            return
+        for name in ('train_dataloader', 'val_dataloader'):
+            if not one_size((self.cfg[name].dataset or {}).get('pipeline') or ()):
+                raise InputError(
+                    f"tokens='channels' (method.bottleneck): {name}.dataset.pipeline "
+                    'leaves images of several sizes: write Resize with '
+                    "keep_ratio=False, or tokens='images'."
+                )
 
     def _fill_data(
         self, cfg: Config, stage: StageInputs, batches: Batches, seed: int

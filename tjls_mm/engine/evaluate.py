@@ -13,9 +13,8 @@ COCO_NUMBERS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
 def _coco_names(metric) -> list[str]:
-    return [
-        f'{metric.prefix}/{kind}_{n}' for kind in metric.metrics for n in COCO_NUMBERS
-    ]
+    numbers = metric.metric_items or COCO_NUMBERS
+    return [f'{metric.prefix}/{kind}_{n}' for kind in metric.metrics for n in numbers]
 
 
 def run_evaluation(runner: Runner) -> None:
@@ -25,7 +24,8 @@ def run_evaluation(runner: Runner) -> None:
     for metric in runner.val_loop.evaluator.metrics:
         if type(metric).__name__ == 'CocoMetric':
             # It gives nothing where the detector finds nothing.
-            found = {**dict.fromkeys(_coco_names(metric), 0.0), **found}
+            if not any(name.startswith(f'{metric.prefix}/') for name in found):
+                found.update(dict.fromkeys(_coco_names(metric), 0.0))
     values = {k: np.asarray(v) for k, v in found.items()}
     is_number = {k: not v.ndim and v.dtype.kind in 'biuf' for k, v in values.items()}
     numbers = {k: float(v) for k, v in values.items() if is_number[k]}

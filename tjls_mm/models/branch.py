@@ -125,7 +125,7 @@ class JointLearner:
     @property
     def sampler_pull(self) -> float | None:
         """Gradient of branches that use the pool, as a multiple of the task's."""
-        if not self.uses_pool or not self.pull.min() > 0:
+        if not self.uses_pool or not (self.pull > 0).all():
             return None
         return float((self.pull[1] / self.pull[0]).sqrt())
 
@@ -141,7 +141,8 @@ class JointLearner:
         def note(gradient: Tensor) -> None:
             square = gradient[rows].float().square().sum()
             with torch.no_grad():
-                self.pull[side] += square
+                # Gradients that overflow are of a step that AMP leaves out.
+                self.pull[side] += square.nan_to_num(0.0, 0.0, 0.0)
 
         view.register_hook(note)
         return view

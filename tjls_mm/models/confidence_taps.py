@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tjls_mm.errors import InputError
 
-# The dense queries of the one and the texts of the others are tokens of their own.
-OTHER_QUERIES = ('DDQDETR', 'GroundingDINO', 'GLIP')
+# They add tokens or images of their own: dense queries, texts, branches of images.
+OTHERS = ('DDQDETR', 'GroundingDINO', 'GLIP', 'TridentFasterRCNN')
 
 
 class ConfidenceTap(Protocol):
@@ -126,11 +126,11 @@ def first_images(value, n_images: int):
 def find_tap(detector: nn.Module, config: Mapping) -> ConfidenceTap:
     """The tap of a built detector, from its config too; InputError if there is none."""
     names = {cls.__name__ for cls in type(detector).__mro__}
-    if isinstance(detector, DetectionTransformer) and not names & {*OTHER_QUERIES}:
+    if isinstance(detector, DetectionTransformer) and not names & {*OTHERS}:
         return QueryTap(detector)
     head = getattr(detector, 'rpn_head', None) or getattr(detector, 'bbox_head', None)
     known = isinstance(detector, (SingleStageDetector, TwoStageDetector))
-    if known and not names & {*OTHER_QUERIES}:
+    if known and not names & {*OTHERS}:
         needs = ('cls_out_channels', 'prior_generator', 'in_channels')
         if all(hasattr(head, name) for name in needs):
             return DenseTap(head, config.get('bbox_head') or {})

@@ -26,13 +26,20 @@ def predicted_marks(
     """
     if 'boxes' not in pool:
         return lambda image_id: []
-    boxes = pool['boxes'].one_per_prior()
+    boxes = pool['boxes']
     row_of = {image_id: row for row, image_id in enumerate(pool.image_ids)}
 
     def marks(image_id: str) -> list[Mark]:
         own, (width, height) = boxes[row_of[image_id]], image_size(image_id)
-        sides = np.asarray(own.xyxy) / (width, height, width, height)
-        numbers = zip(sides, own.label.tolist(), own.score.tolist(), strict=True)
+        rows = np.arange(len(own.score))
+        if own.prior is not None:  # the best of each; highest scores come first
+            rows = np.sort(np.unique(own.prior, return_index=True)[1])
+        sides = np.asarray(own.xyxy)[rows] / (width, height, width, height)
+        best = (
+            np.asarray(own.label)[rows].tolist(),
+            np.asarray(own.score)[rows].tolist(),
+        )
+        numbers = zip(sides, *best, strict=True)
         found = [(tuple(s), k, classes[k]) for s, k, p in numbers if p >= SHOWN_SCORE]
         return found[:SHOWN_BOXES]
 
