@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,11 @@ def test_a_gallery_shows_what_the_learner_sees_and_why(tmp_path):
     pool = Outputs.from_arrays(ids, {'boxes': boxes})
     marks = predicted_marks(pool, ('cat', 'dog'), lambda image_id: (40, 20))
     assert marks('a') == [((0, 0, 0.5, 0.5), 1, 'dog')] and marks('b') == []
+    # A prior that gives a box per class is one object.
+    twice = replace(boxes, score=np.float32([0.9, 0.8]), prior=np.int32([4, 4]))
+    of_twice = Outputs.from_arrays(ids, {'boxes': twice})
+    marks = predicted_marks(of_twice, ('cat', 'dog'), lambda image_id: (40, 20))
+    assert [mark[2] for mark in marks('a')] == ['dog']
     columns = {
         'score': np.array([1.5, 0.25]),
         'class': np.array([1, np.nan]),
