@@ -55,7 +55,10 @@ def _focal_loss(input: Tensor, target: Tensor, gamma: float, alpha: float) -> Te
 
 def _require_no_weight(weight: Tensor) -> None:
     if weight.numel():
-        raise NotImplementedError('Focal loss with weights of classes.')
+        raise RuntimeError(
+            "Focal loss with weights of classes needs mmcv's compiled operators: run "
+            '`make ops`, or leave the weights out of loss_cls.'
+        )
 
 
 def ms_deform_attn_forward(
