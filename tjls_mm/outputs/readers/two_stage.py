@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.layers import multiclass_nms
-from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import (
+    BaseRoIHead,
+    CascadeRoIHead,
+    StandardRoIHead,
+)
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -30,6 +34,8 @@ class TwoStageReader(DetectorReader):
             isinstance(model, TwoStageDetector)
             and getattr(type(rpn), 'predict', None) is BaseDenseHead.predict
             and getattr(type(roi), 'predict_bbox', None) in known
+            # What merges branches or adds maps around predict_bbox is another reader's.
+            and type(roi).predict is BaseRoIHead.predict
         )
 
     def multi_label(self, model: nn.Module) -> bool:
