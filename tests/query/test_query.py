@@ -118,6 +118,22 @@ def test_random_is_uniform_without_replacement():
             select_random(ids, budget, 0)
 
 
+def test_another_draw_is_an_independent_random():
+    ids = dict.fromkeys((f'{i:02d}' for i in range(40)), 0.0)
+    draws = [pick(Random(draw=k), ids, 20, 3) for k in range(4)]
+    assert draws[0] == pick(Random(), ids, 20, 3) == select_random(ids, 20, 3)
+    assert draws[1] == pick(Random(draw=1), ids, 20, 3)
+    assert len({tuple(sorted(picks)) for picks in draws}) == 4
+    common = [
+        len(set(pick(Random(), ids, 20, s)) & set(pick(Random(1), ids, 20, s)))
+        for s in range(400)
+    ]
+    assert np.mean(common) == pytest.approx(10, abs=0.4), 'half, as by chance'
+    for bad in (-1, 1.0, True, '1'):
+        with pytest.raises(InputError, match='draw must be an integer'):
+            Random(bad)
+
+
 def test_strategies_are_built_from_configs_and_say_what_they_need():
     built = build_own(QUERIES, dict(type='tjls_mm.Discriminator', rule='margin'))
     assert built.needs == Needs(pool=('logit',)) and built.margin == 0.1
