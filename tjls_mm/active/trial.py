@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,12 +32,20 @@ from tjls_mm.report.stage_line import print_table, stage_line, stage_row
 from tjls_mm.stage_folder import TrialFolder
 
 
-def run_stages(cfg: Config, redo_from: int | None = None) -> Path:
+def run_stages(
+    cfg: Config,
+    redo_from: int | None = None,
+    prepared: Callable[[Stage], None] = lambda stage: None,
+    checked: str | None = None,
+) -> Path:
     """Run a trial, or what is left of it.
 
     Args:
         cfg: Config of the trial, with ``work_dir`` and ``randomness.seed``.
         redo_from: Give up this stage and those after it first.
+        prepared: Called with every stage before it is trained, on all processes.
+        checked: 'checked' of the manifest of another trial: images of these sizes and
+            times have been decoded.
 
     Returns:
         The work dir with all results; complete, or waiting for labels.
@@ -46,10 +54,11 @@ def run_stages(cfg: Config, redo_from: int | None = None) -> Path:
         InputError: If config, data or work dir cannot be used; nothing is
             written then.
     """
-    with Trial(cfg, redo_from) as trial:
+    with Trial(cfg, redo_from, checked) as trial:
         trial.choose_initial()
         for stage in trial.stages_left():
             stage.prepare()
+            prepared(stage)
             stage.train()
             stage.evaluate()
             stage.gather()
@@ -67,12 +76,15 @@ class Trial:
     Process 0 reads and writes files; the others follow.
     """
 
-    def __init__(self, cfg: Config, redo_from: int | None = None) -> None:
+    def __init__(
+        self, cfg: Config, redo_from: int | None = None, checked: str | None = None
+    ) -> None:
         self.cfg = cfg
         self.folder = TrialFolder(cfg.work_dir)
         self.redo_from = redo_from
         self.world_size = get_world_size()
         self.manifest = Manifest(self.folder)
+        self.manifest.content['checked'] = checked
         self.features: Outputs | None = None
         self._lock = FileLock(self.folder.lock, timeout=0)
 
