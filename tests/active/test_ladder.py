@@ -37,22 +37,20 @@ def results(folder) -> list:
 
 def assert_equal(one: list, two: list) -> None:
     assert len(one) == len(two)
-    for (texts, facts, weights), (texts_2, facts_2, weights_2) in zip(one, two):
+    for (texts, facts, weights), (texts_2, facts_2, weights_2) in zip(
+        one, two, strict=True
+    ):
         assert (texts, facts) == (texts_2, facts_2)
         assert weights.keys() == weights_2.keys()
         assert all(torch.equal(w, weights_2[k]) for k, w in weights.items())
 
 
-@pytest.mark.parametrize('name', ['demo_random', 'demo_tjls'])
-def test_a_rule_of_a_ladder_is_a_trial_by_itself(name, tiny_config, tmp_path):
-    cfg = tiny_config(name)
-    ladder = run_ladder(copy.deepcopy(cfg), RULES, [3], tmp_path / 'ladder')
-    assert [f.name for f in ladder] == [
-        'random_seed3',
-        'margin_seed3',
-        'balanced_seed3',
-    ]
-    for folder, query in zip(ladder, RULES.values()):
+def test_a_rule_of_a_ladder_is_a_trial_by_itself(tiny_config, tmp_path):
+    cfg = tiny_config('demo_tjls')
+    rules = {name: RULES[name] for name in ('random', 'balanced')}
+    ladder = run_ladder(copy.deepcopy(cfg), rules, [3], tmp_path / 'ladder')
+    assert [f.name for f in ladder] == ['random_seed3', 'balanced_seed3']
+    for folder, query in zip(ladder, rules.values(), strict=True):
         own = copy.deepcopy(cfg)
         own.method.query = copy.deepcopy(query)
         own.randomness.seed = 3
@@ -62,26 +60,34 @@ def test_a_rule_of_a_ladder_is_a_trial_by_itself(name, tiny_config, tmp_path):
         assert not TrialFolder(folder).stage(0).outputs.exists()
 
 
-def test_a_classifier_whose_stage_0_was_cut_short(class_folders, tmp_path):
+def test_a_rule_that_is_run_again_takes_over_the_same(class_folders, tmp_path):
     cfg = make_classifier_config(class_folders, tmp_path / 'unused', 'random')
     rules = {
         'random': dict(type='tjls_mm.Random'),
         'margin': dict(type='tjls_mm.Margin'),
     }
-    whole = run_ladder(copy.deepcopy(cfg), rules, [0, 1], tmp_path / 'whole')
-    cut = run_ladder(copy.deepcopy(cfg), rules, [0, 1], tmp_path / 'cut')
-    before = results(cut[1])
-    # As after a kill: metrics and outputs are made again, weights are kept.
-    stage = TrialFolder(cut[1]).stage(0)
-    state = TrialFolder(cut[1]).state
-    state.unlink()
-    for number in TrialFolder(cut[1]).stage_numbers():
-        shutil.rmtree(TrialFolder(cut[1]).stage(number).path)
-    again = run_ladder(copy.deepcopy(cfg), rules, [0, 1], tmp_path / 'cut')
-    assert stage.model.exists()
-    assert_equal(before, results(again[1]))
-    for one, two in zip(whole, again):
-        assert_equal(results(one), results(two))
+    done = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    before = [results(folder) for folder in done]
+    shutil.rmtree(done[1])
+    again = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    assert again == done
+    for folder, found in zip(again, before, strict=True):
+        assert_equal(results(folder), found)
+
+
+def test_what_a_kill_leaves_out_the_stage_makes_itself(tiny_config, tmp_path):
+    cfg = tiny_config('demo_random')
+    rules = {'balanced': RULES['balanced']}
+    (folder,) = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    before = results(folder)
+    shutil.rmtree(folder)
+    # Killed while outputs were taken over: some are there, the weights are not.
+    shared = TrialFolder(tmp_path / 'ladder' / 'shared_seed0').stage(0)
+    index, shared_index = shared.outputs_index, shared.outputs_index.read_text()
+    index.unlink()
+    run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    assert index.read_text() == shared_index
+    assert_equal(results(folder), before)
 
 
 def test_a_rule_with_other_needs_is_added_later(tiny_config, tmp_path):

@@ -87,8 +87,14 @@ class StageDeriver:
         return max(count, min(LEAST_HELD_OUT, n_labelled // 5))
 
     def scores_pool(self, stage: StageInputs) -> bool:
-        """Whether anything is asked of the pool at the end of a stage."""
+        """Whether anything is asked of the pool at the end of a stage.
+
+        After the last, where nobody chooses, only for a record of the discriminator,
+        or where outputs are kept.
+        """
         wanted = self.needs.pool or self.needs.gathered
+        if stage.number == self.settings.stages - 1 and not self.settings.keep_outputs:
+            wanted = ()
         return bool(stage.n_pool and (wanted or 'logit' in self.learner.provides))
 
     def gather_seed(self, number: int) -> int:
