@@ -68,7 +68,8 @@ def config_path(name: str) -> Path:
 CONFIG_PATHS = sorted(
     path
     for path in (ROOT / 'configs').rglob('*.py')
-    if path.relative_to(ROOT / 'configs').parts[0] not in ('_base_', 'sweeps')
+    if path.relative_to(ROOT / 'configs').parts[0]
+    not in ('_base_', 'ladders', 'sweeps')
 )
 CONFIGS = [path.stem for path in CONFIG_PATHS]
 CLASSIFICATION_CONFIGS = [

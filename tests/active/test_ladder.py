@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import load_tool, make_classifier_config
+from conftest import ROOT, load_tool, make_classifier_config
 
 from tjls_mm.active.ladder import check_ladder, needs_of_all, read_rules, run_ladder
 from tjls_mm.active.trial import run_stages
@@ -134,6 +134,14 @@ def test_what_rules_need_together():
     rules['d'] = dict(type='tjls_mm.DropQuery', passes=4)
     with pytest.raises(InputError, match=r'\[3, 4\] stochastic passes'):
         needs_of_all(rules)
+
+
+@pytest.mark.parametrize('task', ['detection', 'classification'])
+def test_shipped_rules_have_a_control_and_another_draw_of_it(task):
+    rules = read_rules(str(ROOT / 'configs' / 'ladders' / f'{task}.py'))
+    control, again = rules['random'], rules['random_again']
+    assert again == {**control, 'draw': 1} and len(rules) > 6
+    assert needs_of_all(rules).passes == 0
 
 
 def test_all_rules_are_checked_before_anything_runs(tiny_config, tmp_path):
