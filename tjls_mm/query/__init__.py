@@ -8,6 +8,7 @@ from .bait import BAIT
 from .clasp import ClaSP
 from .class_balanced import ClassBalanced
 from .clusters import TCM, TypiClust
+from .combined_scores import Product, Sum
 from .composition import Composition
 from .controls import BoxCount, ForegroundRandom, WithControl
 from .core_set import CoreSet
@@ -19,6 +20,7 @@ from .herding import MaxHerding, UHerding
 from .object_herding import ObjectHerding
 from .parts import QUERY_PARTS
 from .ppal import PPAL
+from .probe import ProbeScore, WithProbe
 from .random import Random, select_random
 from .selection import check_selection, write_selection
 from .strategy import QueryStrategy, Selection
@@ -46,15 +48,19 @@ __all__ = [
     'ObjectHerding',
     'PPAL',
     'ProbCover',
+    'ProbeScore',
+    'Product',
     'QUERIES',
     'QUERY_PARTS',
     'QueryStrategy',
     'Random',
     'Selection',
+    'Sum',
     'TCM',
     'TypiClust',
     'UHerding',
     'WithControl',
+    'WithProbe',
     'check_selection',
     'select_random',
     'write_selection',
