@@ -94,7 +94,7 @@ def ids_of(rule, pool, labelled, budget, seed=0) -> list[str]:
 
 # Every rule that these outputs can feed, as configs.
 
-SETTINGS = {'TCM': dict(switch=10)}
+SETTINGS = {'TCM': dict(switch=10), 'Auto': dict(task='classification')}
 VARIANTS = [
     dict(type='Margin', beta=2.0),
     dict(type='Discriminator', rule='margin'),
@@ -105,6 +105,7 @@ VARIANTS = [
     dict(type='UHerding', temperature=2.0),
     dict(type='TCM', switch=0),
     dict(type='TypiClust', max_clusters=3),
+    dict(type='Auto', task='classification', control=0.3),
     dict(type='WithProbe', query=dict(type='Margin')),
     dict(type='WithProbe', query=dict(type='BADGE'), strength=0.1),
     dict(type='WithProbe', query=dict(type='CoreSet')),

@@ -3,6 +3,7 @@
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.registry import QUERIES
 
+from .auto import Auto
 from .badge import BADGE
 from .bait import BAIT
 from .clasp import ClaSP
@@ -27,6 +28,7 @@ from .strategy import QueryStrategy, Selection
 from .uncertainty import Entropy, LeastConfidence, Margin
 
 __all__ = [
+    'Auto',
     'BADGE',
     'BAIT',
     'BoxCount',
