@@ -57,6 +57,10 @@ def arrays(n_images: int, seed: int = 0, groups: int = 5) -> dict:
         predictive_entropy=entropy,
         mutual_information=entropy / 2,
     )
+    answer['pretrained_feature'] = answer['feature'] / 2
+    kinds = np.random.default_rng(8).normal(size=(8, K))
+    # Of pool images too: no rule may look.
+    answer['label_count'] = np.eye(K)[(answer['feature'] @ kinds).argmax(1)]
     return {name: np.float32(values) for name, values in answer.items()}
 
 
@@ -90,7 +94,7 @@ def ids_of(rule, pool, labelled, budget, seed=0) -> list[str]:
 
 # Every rule that these outputs can feed, as configs.
 
-SETTINGS = {'TCM': dict(switch=10)}
+SETTINGS = {'TCM': dict(switch=10), 'Auto': dict(task='classification')}
 VARIANTS = [
     dict(type='Margin', beta=2.0),
     dict(type='Discriminator', rule='margin'),
@@ -101,6 +105,11 @@ VARIANTS = [
     dict(type='UHerding', temperature=2.0),
     dict(type='TCM', switch=0),
     dict(type='TypiClust', max_clusters=3),
+    dict(type='Auto', task='classification', control=0.3),
+    dict(type='WithProbe', query=dict(type='Margin')),
+    dict(type='WithProbe', query=dict(type='BADGE'), strength=0.1),
+    dict(type='WithProbe', query=dict(type='CoreSet')),
+    dict(type='WithProbe', query=dict(type='DCoM')),
 ]
 
 
@@ -185,7 +194,8 @@ def test_equal_images_and_one_class_are_no_obstacle(config):
 def test_features_of_zeros_or_of_any_size_are_no_obstacle(config):
     for factor in (0, 1e-30, 1e30):
         values = arrays(20)
-        values['feature'] = values['feature'] * np.float32(factor)
+        for name in ('feature', 'pretrained_feature'):
+            values[name] = values[name] * np.float32(factor)
         pool = outputs([f'{i:02d}' for i in range(20)], values)
         known = {name: array[:3] for name, array in values.items()}
         select(built(config), pool, outputs(['a', 'b', 'c'], known), 5)

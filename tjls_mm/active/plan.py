@@ -28,7 +28,7 @@ from tjls_mm.errors import InputError, raise_first
 from tjls_mm.image_ids import read_image_ids
 from tjls_mm.outputs import Needs
 from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
-from tjls_mm.query import select_random
+from tjls_mm.query import QueryStrategy, select_random
 from tjls_mm.randomness import derive_seed
 from tjls_mm.registry import ANNOTATORS, IMAGE_SOURCES, QUERIES, build_own
 from tjls_mm.stage_folder import TrialFolder
@@ -49,7 +49,7 @@ class TrialPlan:
         raise_first(part_problems(cfg))
         self.seed = cfg.randomness.seed
         self.source = build_own(IMAGE_SOURCES, cfg.data_source)
-        self.query = build_own(QUERIES, self.method.query)
+        self.query = self._build_query(self.method.query)
         self.annotator = build_own(ANNOTATORS, self.settings.annotator)
         self.image_ids = self.source.list_images('pool')
         self.test_ids = self.source.list_images('test')
@@ -177,8 +177,12 @@ class TrialPlan:
 
     def _read_first_query(self, config: dict) -> None:
         self.n_initial = self._initial_count(config.pop('size', None), 'initial.size')
-        self.first_query = build_own(QUERIES, config)
+        self.first_query = self._build_query(config)
         raise_first(initial_problems(self.method, config, self.first_query.needs))
+
+    def _build_query(self, config: Mapping) -> QueryStrategy:
+        query = build_own(QUERIES, config)
+        return query.for_task(self.source.task, self.method.features is not None)
 
     def _check_features(self) -> None:
         raise_first(feature_problems(self.method, self.query.needs))

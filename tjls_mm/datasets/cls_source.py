@@ -20,6 +20,7 @@ class ClsImageSource(ImageSource):
         channels: 3, grey images with three equal ones; or 1, coloured ones made grey.
     """
 
+    task = 'classification'
     image_set = 'tjls_mm.ClsImageSet', 'with_label'
 
     def __init__(self, channels: int) -> None:

@@ -34,6 +34,7 @@ class Instance:
 class DetectionSource(ImageSource):
     """Images with boxes; a format says which images, files and instances there are."""
 
+    task = 'detection'
     image_set = 'tjls_mm.DetImageSet', 'with_annotations'
 
     def __init__(

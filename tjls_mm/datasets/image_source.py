@@ -29,6 +29,7 @@ class ImageSource(ABC):
 
     data_root: str
     classes: tuple[str, ...]  # in order
+    task: str  # 'detection' or 'classification'
     channels = 3  # of an image as models see it
     # Type of its data sets, and their argument for opening annotations.
     image_set: tuple[str, str]

@@ -7,13 +7,13 @@ from threadpoolctl import threadpool_limits
 
 from tjls_mm.errors import InputError
 from tjls_mm.outputs.outputs import Outputs
-from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.parts import (
     QUERY_PARTS,
     Balance,
     Scores,
     Shortlist,
     check_numbers,
+    joined_needs,
     labelled_counts,
 )
 from tjls_mm.query.strategy import QueryStrategy, Selection
@@ -44,7 +44,7 @@ class Composition(QueryStrategy):
 
     Args:
         score: Part: 'BoxScore', 'ClassScore', 'OutputScore', 'ExpectedBoxes',
-            'FlipScore'.
+            'FlipScore', 'ProbeScore', 'Product', 'Sum'.
         balance: Part: 'ClassBalance', 'Strata'. None: the score of an image as it is.
         noise: beta, at least 0.1: images are drawn without replacement, proportional
             to score^beta (Gumbel top-k). None: no noise.
@@ -97,12 +97,7 @@ class Composition(QueryStrategy):
         self.cost = cost
         self.base_cost = base_cost
         parts = (self.score, self.balance, self.diversity)
-        needs = [part.needs for part in parts if part]
-        self.needs = Needs(
-            pool=tuple(dict.fromkeys(name for n in needs for name in n.pool)),
-            labelled=tuple(dict.fromkeys(name for n in needs for name in n.labelled)),
-            passes=max(n.passes for n in needs),
-        )
+        self.needs = joined_needs(part for part in parts if part)
 
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int

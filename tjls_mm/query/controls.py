@@ -1,6 +1,7 @@
 """Controls for detectors: a rule that does not beat them has found crowds."""
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,6 +92,12 @@ class WithControl(QueryStrategy):
         self.control = control
         self.needs = self.query.needs
 
+    def for_task(self, task: str, features: bool) -> 'WithControl':
+        other = copy(self)
+        other.query = self.query.for_task(task, features)
+        other.needs = other.query.needs
+        return other
+
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
     ) -> Selection:
@@ -102,4 +109,4 @@ class WithControl(QueryStrategy):
         others = rows[~np.isin(rows, drawn)][: budget - len(drawn)]
         is_control = np.isin(np.arange(len(pool.image_ids)), drawn)
         columns = {**answer.columns, 'control': is_control}
-        return Selection(np.append(drawn, others), columns)
+        return replace(answer, rows=np.append(drawn, others), columns=columns)

@@ -1,5 +1,6 @@
 """What parts of query strategies tell each other, and scores of images."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -151,6 +152,16 @@ class OutputScore:
         values = self.sign * np.asarray(pool[self.name], np.float64)
         check_numbers(values, pool)
         return Scores(np.searchsorted(np.sort(values), values, 'right') / len(values))
+
+
+def joined_needs(parts: Iterable) -> Needs:
+    """What all of some parts want."""
+    needs = [part.needs for part in parts]
+    return Needs(
+        pool=tuple(dict.fromkeys(name for n in needs for name in n.pool)),
+        labelled=tuple(dict.fromkeys(name for n in needs for name in n.labelled)),
+        passes=max(n.passes for n in needs),
+    )
 
 
 class Balance:

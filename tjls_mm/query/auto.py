@@ -1,0 +1,151 @@
+"""The default strategy: a fixed rule for each task, and Random where nothing speaks."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tjls_mm.errors import InputError
+from tjls_mm.outputs.outputs import Boxes, Outputs, blocks
+from tjls_mm.query.box_scores import by_class, detections
+from tjls_mm.query.composition import Composition
+from tjls_mm.query.controls import WithControl
+from tjls_mm.query.parts import joined_needs
+from tjls_mm.query.random import Random
+from tjls_mm.query.strategy import QueryStrategy, Selection
+from tjls_mm.registry import QUERIES, build_own
+
+# Of each task: the rule while labels are few, and the rule from then on.
+RULES = {
+    'detection': (dict(type='ClassBalanced'), dict(type='ClassBalanced')),
+    'classification': (dict(type='UHerding'), dict(type='UHerding')),
+}
+# The same where the trial has pretrained features (``method.features``).
+RULES_WITH_FEATURES = {
+    'detection': (dict(type='ClassBalanced'), dict(type='ClassBalanced')),
+    'classification': (dict(type='UHerding'), dict(type='UHerding')),
+}
+FEW = 15
+"""Labels are few below so many labelled images per class."""
+
+NOISE = 1e-6
+"""Differences below this share of the largest number are rounding."""
+
+_PLACES = ('feature', 'pretrained_feature', 'box_feature')
+"""Outputs that say where an image lies, not whether it is wanted."""
+
+_SCORES = ('uncertainty', 'weight')
+"""Columns that say whether it is."""
+
+
+@QUERIES.register_module()
+class Auto(QueryStrategy):
+    """A fixed rule for each task, see ``RULES``; Random where its score is flat.
+
+    Flat is a score that is the same for all images: of a detector without detections,
+    of a classifier that says one thing of everything. Picks are then exactly those of
+    ``Random`` with the same seed, and the column ``fallback`` is 1 (else 0). The note
+    of its selection names the rule that served.
+
+    Args:
+        task: 'detection' or 'classification'; None: that of the trial's images.
+        features: Whether there are pretrained features; a trial knows.
+        control: [0, 1], share of the budget that is drawn uniformly, first.
+
+    Raises:
+        InputError: If an argument is none of that.
+    """
+
+    def __init__(
+        self, task: str | None = None, features: bool = False, control: float = 0.0
+    ) -> None:
+        if task is not None and task not in RULES:
+            raise InputError(f'Auto: task must be one of {[*RULES]}, got {task!r}')
+        if not 0 <= control <= 1:
+            raise InputError(f'control must be in [0, 1], got {control}')
+        self.task = task
+        self.features = features
+        self.control = control
+        self.rules = ()
+        if task is not None:
+            configs = (RULES_WITH_FEATURES if features else RULES)[task]
+            self.rules = tuple(_rule(config, control) for config in configs)
+            needs = joined_needs(self.rules)
+            names = dict.fromkeys([*needs.labelled, 'label_count'])
+            self.needs = replace(needs, labelled=tuple(names))
+
+    def for_task(self, task: str, features: bool) -> 'Auto':
+        return Auto(self.task or task, features or self.features, self.control)
+
+    def select(
+        self, pool: Outputs, labelled: Outputs, budget: int, seed: int
+    ) -> Selection:
+        if not self.rules:
+            raise InputError(
+                f'Auto does not know its task: write task=..., one of {[*RULES]}.'
+            )
+        few = has_few_labels(labelled)
+        rule = self.rules[0 if few else 1]
+        # Budgets that do not fit are refused whatever the images say.
+        by_chance = Random().select(pool, labelled, budget, seed)
+        name = type(getattr(rule, 'query', rule)).__name__
+        when = 'while labels are few' if few else 'with enough labels'
+        answer = None
+        if not is_flat(rule, pool, labelled):
+            answer = rule.select(pool, labelled, budget, seed)
+        if answer is None or _tells_nothing(answer):
+            return self._fallback(by_chance, len(pool.image_ids), name)
+        nothing = np.zeros(len(pool.image_ids), np.int64)
+        columns = {**answer.columns, 'fallback': nothing}
+        return Selection(answer.rows, columns, f'{name}, {when}')
+
+    def _fallback(self, rows: np.ndarray, n_images: int, name: str) -> Selection:
+        columns = {'fallback': np.ones(n_images, np.int64)}
+        if self.control:
+            drawn = rows[: round(self.control * len(rows))]
+            columns['control'] = np.isin(np.arange(n_images), drawn)
+        return Selection(rows, columns, f'Random: {name} finds no image before another')
+
+
+def _rule(config: dict, control: float) -> QueryStrategy:
+    rule = build_own(QUERIES, config)
+    if not control:
+        return rule
+    if isinstance(rule, Composition):  # whose balance counts the control
+        return build_own(QUERIES, {**config, 'control': control})
+    return WithControl(config, control)
+
+
+def has_few_labels(labelled: Outputs) -> bool:
+    """Whether there are fewer than ``FEW`` labelled images per class."""
+    if not labelled.image_ids:
+        return True
+    return len(labelled.image_ids) < FEW * np.shape(labelled['label_count'])[1]
+
+
+def is_flat(rule: QueryStrategy, pool: Outputs, labelled: Outputs) -> bool:
+    """Whether what a rule scores images by is the same for all of them."""
+    if isinstance(rule, WithControl):
+        rule = rule.query
+    if isinstance(rule, Composition):
+        scores = rule.score(pool, labelled)
+        return _is_same(scores.image if scores.by_class is None else scores.by_class)
+    names = [name for name in rule.needs.pool if name not in _PLACES]
+    return all(_is_same(pool[name]) for name in names or rule.needs.pool)
+
+
+def _tells_nothing(answer: Selection) -> bool:
+    scores = [answer.columns[name] for name in _SCORES if name in answer.columns]
+    return bool(scores) and all(_is_same(s[~np.isnan(s)]) for s in scores)
+
+
+def _is_same(values: np.ndarray | Boxes) -> bool:
+    """Whether (N, ...) numbers of images do not differ; if not finite, they do."""
+    if isinstance(values, Boxes):
+        boxes = detections(values)
+        values = by_class(boxes, np.asarray(boxes.score, np.float64))
+    spread = largest = 0.0
+    for _, block in blocks(values):
+        block = np.asarray(block, np.float64)
+        spread = np.maximum(spread, np.abs(block - values[:1]).max(initial=0))
+        largest = np.maximum(largest, np.abs(block).max(initial=0))
+    return bool(spread <= NOISE * largest)
