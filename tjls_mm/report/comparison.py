@@ -145,13 +145,13 @@ class Comparison:
         unit = ' (1 point is 0.01)' if points_per_unit(self.trials) > 1 else ''
         title = f'{self.metric} in points{unit}: area under the learning curve'
         if own:
-            title += f' over {own.counts[0]} to {own.counts[-1]} labelled images'
+            title += f' {_range(own.counts)} labelled images'
             title += f', paired with {self.short[self.control]} by seed'
             title += ': mean (95 % interval)'
             return title, rule_cells(own, rules, self.short)
         several = [trial for trial in self.trials if len(trial.rows) > 1]
         if counts := common_counts(several):
-            title += f' over {counts[0]} to {counts[-1]} labelled images'
+            title += f' {_range(counts)} labelled images'
             return title, plain_cells(several, counts, self.short)
         return title, []
 
@@ -181,6 +181,11 @@ class Comparison:
         """Rows of ``rules.csv``; none where nothing is compared."""
         own, rules = self._measured
         return rule_numbers(own, rules, self.margin) if own else []
+
+
+def _range(counts: Sequence[int]) -> str:
+    ends = f'over {counts[0]} to {counts[-1]}'
+    return ends if counts[1:] else f'at {counts[0]}'
 
 
 def comparison_tables(

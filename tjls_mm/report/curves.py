@@ -38,11 +38,12 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     """Draw metric against labelled images, one line per trial, as a PNG file.
 
     Rows are those of ``stage_row``, or of ``mean_rows``, whose ``low`` and ``high`` are
-    drawn as a band. A single stage is drawn as a horizontal line: the ceiling with all
-    labels. Where all rows of a curve have ``n_boxes``, a second panel has the metric
-    against those.
+    drawn as a band, and which, where they have ``n_boxes``, get a second panel with the
+    metric against those. A single stage is drawn as a horizontal line: the ceiling with
+    all labels.
     """
     # pyplot would need a display and keep the figure alive.
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     curves = {n: rows for n, rows in trials.items() if len(rows) > 1}
@@ -52,12 +53,14 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     figure = Figure(figsize=(6.4 * len(panels), 4.2), dpi=120)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, count in zip(all_axes, panels, strict=True):
+        if len(trials) > 10:  # as many colors as the usual cycle has
+            axes.set_prop_cycle(color=colormaps['tab20'].colors)
         for name, rows in trials.items():
             _draw_curve(axes, name, rows, count, is_ceiling=bool(curves))
         axes.set_xlabel(f'labelled {"boxes" if count == "n_boxes" else "images"}')
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(metric_name(next(iter(trials.values()))))
-    all_axes[0].legend()
+    all_axes[0].legend(fontsize=8)
     _save(figure, path)
 
 

@@ -175,8 +175,8 @@ def _too_few(rules: Sequence[Rule]) -> Iterator[str]:
             best = f'{least_p(n):.2f}{holm if at_best > least_p(n) else ""}'
             needed = seeds_for_level(ALPHA / len(tested))
             yield (
-                f'{n} seeds can at best give p = {best}: it takes {needed} seeds to call '
-                'a rule better or worse.'
+                f'{n} seeds can at best give p = {best}: it takes {needed} to call a '
+                'rule better or worse.'
             )
 
 

@@ -165,6 +165,8 @@ def sign_flip_p(values: np.ndarray) -> float:
     >>> sign_flip_p([1.0, 2.0, 3.0])
     0.25
     """
+    if len(values) == 1:
+        return least_p(1)
     found = stats.permutation_test(
         (np.asarray(values, float),),
         np.mean,
