@@ -296,9 +296,9 @@ def test_the_command_line_takes_a_control_and_a_margin(tool, tmp_path, capsys):
     assert tool.main([*command, '--control', 'a']) == 0
     printed = ' '.join(capsys.readouterr().out.split())
     assert 'b: worse than a, -1.0 points (-1.0 to -1.0)' in printed
-    assert 'Meaningfully worse (margin 0.5).' in printed
+    assert 'Meaningfully worse (lower end -1.00, margin 0.5).' in printed
     assert tool.main([*command, '--control', 'a', '--margin', '1.5']) == 0
-    assert 'Not meaningfully worse (margin 1.5)' in (
+    assert 'Not meaningfully worse (lower end -1.00, margin 1.5)' in (
         ' '.join(capsys.readouterr().out.split())
     )
     assert (tmp_path / 'out' / 'rules.csv').exists()

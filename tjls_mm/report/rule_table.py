@@ -114,9 +114,10 @@ def _evidence(rule: Rule) -> str:
 
 
 def _not_worse(rule: Rule, margin: float) -> str:
-    found, size = rule.not_worse(margin), f'(margin {margin:g})'
+    found = rule.not_worse(margin)
     if found is None:
         return 'Too few seeds to say whether it is meaningfully worse'
+    size = f'(lower end {rule.difference.interval[0]:.2f}, margin {margin:g})'
     if found:
         return f'Not meaningfully worse {size}'
     is_worse = rule.p_holm <= ALPHA and rule.difference.interval[1] < -margin
