@@ -11,6 +11,9 @@ from tjls_mm.files import atomic_path, write_json, write_text
 from tjls_mm.report.stage_line import metric_name
 from tjls_mm.stage_folder import TrialFolder
 
+FEW_CURVES = 10
+"""As many as the usual cycle of colors has and a panel holds the names of."""
+
 
 def write_report(folder: TrialFolder, summary: Mapping) -> None:
     """Write ``curve.csv``, ``curve.png`` and ``summary.json``.
@@ -53,14 +56,18 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     figure = Figure(figsize=(6.4 * len(panels), 4.2), dpi=120)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, count in zip(all_axes, panels, strict=True):
-        if len(trials) > 10:  # as many colors as the usual cycle has
+        if len(trials) > FEW_CURVES:
             axes.set_prop_cycle(color=colormaps['tab20'].colors)
         for name, rows in trials.items():
             _draw_curve(axes, name, rows, count, is_ceiling=bool(curves))
         axes.set_xlabel(f'labelled {"boxes" if count == "n_boxes" else "images"}')
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(metric_name(next(iter(trials.values()))))
-    all_axes[0].legend(fontsize=8)
+    if len(trials) > FEW_CURVES:
+        beside = dict(loc='center left', bbox_to_anchor=(1.01, 0.5))
+        all_axes[-1].legend(fontsize=6, ncols=-(-len(trials) // 24), **beside)
+    else:
+        all_axes[0].legend(fontsize=8)
     _save(figure, path)
 
 

@@ -173,7 +173,8 @@ def _too_few(rules: Sequence[Rule]) -> Iterator[str]:
     for n, at_best in sorted({(len(r.seeds), r.at_best) for r in open_ended}):
         if at_best > ALPHA:
             holm = f', {at_best:.2f} with Holm over {len(tested)} rules'
-            best = f'{least_p(n):.2f}{holm if at_best > least_p(n) else ""}'
+            digits = 2 if least_p(n) > 0.01 else 3
+            best = f'{least_p(n):.{digits}f}{holm if at_best > least_p(n) else ""}'
             needed = seeds_for_level(ALPHA / len(tested))
             yield (
                 f'{n} seeds can at best give p = {best}: it takes {needed} to call a '
