@@ -165,10 +165,10 @@ def write_table(title: str, trials: Sequence[SweepTrial], show: bool = False) ->
     names = list(dict.fromkeys(trial.variant for trial in trials))
     n_seeds, folder = len({trial.seed for trial in trials}), trials[0].folder.parent
     if found:
-        comparison.write_comparison(folder, title, found, names, n_seeds)
+        files = comparison.write_comparison(folder, title, found, names, n_seeds)
     if found and show:
         comparison.print_comparison(found, names, n_seeds)
-        print(f'{folder}: table.md, table.csv, curves.png')
+        print(f'{folder}: {", ".join(files)}')
 
 
 def run_sweep(args: argparse.Namespace) -> int:

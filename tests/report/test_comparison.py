@@ -9,6 +9,7 @@ from conftest import load_tool
 from PIL import Image
 
 from tjls_mm.errors import InputError
+from tjls_mm.files import write_json
 from tjls_mm.report.comparison import (
     comparison_tables,
     find_control,
@@ -17,7 +18,6 @@ from tjls_mm.report.comparison import (
     read_trials,
     write_comparison,
 )
-from tjls_mm.report.curves import write_report
 from tjls_mm.report.stage_line import stage_row
 from tjls_mm.stage_folder import TrialFolder
 
@@ -46,7 +46,7 @@ def trial(folder: Path, seed: int, *values: float, start: int = 10, **changed) -
         test=dict(count=20, sha256='test images'),
         stages=rows,
     )
-    write_report(TrialFolder(folder), {**summary, **changed})
+    write_json(TrialFolder(folder).summary, {**summary, **changed})
     return str(folder)
 
 
@@ -220,23 +220,150 @@ def test_files_of_a_comparison_say_where_seeds_are_missing(tmp_path):
     assert '| 10 |  | +0.0500 (n 1) |' in text
     with open(tmp_path / 'table.csv', newline='') as file:
         rows = list(csv.DictReader(file))
-    assert [row['name'] for row in rows] == ['tjls', 'tjls', 'random']
-    assert [float(row[METRIC]) for row in rows] == pytest.approx([0.15, 0.3, 0.05])
-    assert [row['seeds'] for row in rows] == ['2', '1', '1']
+    assert [row['name'] for row in rows] == ['random', 'tjls', 'tjls']
+    assert [float(row[METRIC]) for row in rows] == pytest.approx([0.05, 0.15, 0.3])
+    assert [row['seeds'] for row in rows] == ['1', '2', '1']
+    assert rows[0]['low'] == '' and 0.1 <= float(rows[1]['low']) < 0.15
     assert Image.open(tmp_path / 'curves.png').format == 'PNG'
 
 
-def test_comparison_from_the_command_line(tmp_path, capsys):
+@pytest.fixture
+def tool():
+    return load_tool('al_compare')
+
+
+def test_comparison_from_the_command_line(tool, tmp_path, capsys):
     folders = [
         trial(tmp_path / 'demo_tjls', 0, 0.1, 0.3),
         trial(tmp_path / 'demo_random', 0, 0.1, 0.2),
     ]
-    out = tmp_path / 'compare.png'
-    main = load_tool('al_compare').main
-    assert main([*folders, '--out', str(out)]) == 0
+    out = tmp_path / 'compare'
+    assert tool.main([*folders, '--out', str(out)]) == 0
     printed = capsys.readouterr().out
-    assert '(demo_…)' in printed and '0.3000' in printed and '+0.1000 (n 1)' in printed
+    assert 'tjls: no verdict from one seed, +10.0 points.' in printed
+    assert 'area under the learning curve at 20 labelled images' in printed
+    assert 'demo_tjls' not in printed and 'No A/A row' in printed
+    files = ['curves.png', 'rules.csv', 'table.csv', 'table.md', 'wins.png']
+    assert sorted(path.name for path in out.iterdir()) == files
+    assert all(name in printed.splitlines()[-1] for name in files)
+    assert '+0.1000 (n 1)' in (out / 'table.md').read_text()
+    with open(out / 'rules.csv', newline='') as file:
+        control, rule = csv.DictReader(file)
+    assert (control['name'], control['role']) == ('demo_random', 'control')
+    assert float(rule['area_difference']) == pytest.approx(10)
+    assert rule['p'] == '' and rule['area_difference_low'] == ''
+
+
+def test_a_picture_alone_is_written_where_its_name_is_given(tool, tmp_path, capsys):
+    folder = trial(tmp_path / 'demo_random', 0, 0.1, 0.2)
+    out = tmp_path / 'pictures' / 'compare.png'
+    assert tool.main([folder, '--out', str(out)]) == 0
     assert Image.open(out).size[0] > 300
+    assert [path.name for path in out.parent.iterdir()] == ['compare.png']
     out.unlink()
-    assert main([*folders, folders[0], '--out', str(out)]) == 1
+    capsys.readouterr()
+    assert tool.main([folder, folder, '--out', str(out)]) == 1
     assert capsys.readouterr().err.startswith('ERROR: ') and not out.exists()
+
+
+def seeds_of(tmp_path, **curves) -> list[str]:
+    """Work dirs NAME_seedK of curves, (seeds, stages) each."""
+    return [
+        trial(tmp_path / f'{name}_seed{seed}', seed, *values)
+        for name, rows in curves.items()
+        for seed, values in enumerate(rows)
+    ]
+
+
+def six(*gains: float) -> list[tuple[float, ...]]:
+    """Curves of six seeds: 0.20, then 0.30 and so on with gains, and a seed's own."""
+    noise = (0.001, -0.002, 0.0, 0.002, -0.001, 0.001)
+    stages = [(0.1 * k, gain) for k, gain in enumerate(gains, 1)]
+    return [
+        (0.2 + seed / 100, *(0.2 + seed / 100 + up + g + e for up, g in stages))
+        for seed, e in enumerate(noise)
+    ]
+
+
+def test_the_command_line_takes_a_control_and_a_margin(tool, tmp_path, capsys):
+    folders = seeds_of(tmp_path, a=six(0, 0), b=six(-0.01, -0.01))
+    command = [*folders, '--out', str(tmp_path / 'out')]
+    assert tool.main(command) == 0
+    assert 'No control (' in capsys.readouterr().out
+    table = (tmp_path / 'out' / 'table.md').read_text()
+    assert '| a | 6 | 37.5 | 42.5 | 60 |' in table and 'less' not in table
+    assert not (tmp_path / 'out' / 'rules.csv').exists()
+    assert tool.main([*command, '--control', 'a']) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'b: worse than a, -1.0 points (-1.0 to -1.0)' in printed
+    assert 'Meaningfully worse (lower end -1.00, margin 0.5).' in printed
+    assert tool.main([*command, '--control', 'a', '--margin', '1.5']) == 0
+    assert 'Not meaningfully worse (lower end -1.00, margin 1.5)' in (
+        ' '.join(capsys.readouterr().out.split())
+    )
+    assert (tmp_path / 'out' / 'rules.csv').exists()
+    for wrong in (['--control', 'c'], ['--margin', '0'], ['--margin', 'nan']):
+        assert tool.main([*command, *wrong]) == 1
+        assert wrong[1].strip() in capsys.readouterr().err
+
+
+def test_the_order_of_the_work_dirs_does_not_matter(tmp_path):
+    folders = seeds_of(
+        tmp_path, x_random=six(0, 0), x_random_again=six(0.002, -0.004), x_b=six(0, 0.1)
+    )
+    everything = two(50, 'all images')
+    folders += [trial(tmp_path / 'x_full', 0, 0.9, start=50, initial=everything)]
+    texts = set()
+    for order in (folders, folders[::-1], folders[7:] + folders[:7]):
+        out = tmp_path / 'out'
+        write_comparison(out, 'T', read_trials(order))
+        names = ('table.md', 'table.csv', 'rules.csv')
+        texts.add(tuple((out / name).read_text() for name in names))
+    assert len(texts) == 1
+    table = texts.pop()[0]
+    assert table.index('| random_again (A/A)') < table.index('| b |')
+    assert '- full: no seed and stage in common with random, not compared.' in table
+
+
+def test_pictures_are_of_what_there_is(tmp_path):
+    folders = seeds_of(tmp_path, random=six(0, 0)[:2], rule=six(0, 0)[:2])
+    write_comparison(tmp_path, 'T', read_trials(folders))
+    with_boxes = Image.open(tmp_path / 'curves.png').size
+    assert Image.open(tmp_path / 'wins.png').format == 'PNG'
+    for folder in folders:
+        summary = TrialFolder(folder).summary
+        content = json.loads(summary.read_text())
+        for row in content['stages']:
+            del row['n_boxes']
+        write_json(summary, content)
+    # Images alone need half the width; one name has nobody to beat.
+    written = write_comparison(tmp_path, 'T', read_trials(folders[:2]))
+    width, height = Image.open(tmp_path / 'curves.png').size
+    assert (2 * width, height) == with_boxes
+    assert 'wins.png' not in written and not (tmp_path / 'wins.png').exists()
+
+
+def test_a_second_random_is_known_by_its_draw_or_its_name(tmp_path):
+    folders = seeds_of(
+        tmp_path, random=six(0), other_draw=six(0), random2=six(0), rule=six(0)
+    )
+    for folder in folders:
+        config = {'method.query.type': 'tjls_mm.Random', 'method.query.draw': 0}
+        if 'other_draw' in folder:
+            config['method.query.draw'] = 1
+        elif 'rule' in folder:
+            config |= {'method.query.type': 'tjls_mm.BoxCount', 'method.query.draw': 3}
+        TrialFolder(folder).state.write_text(json.dumps({'config': config}))
+    trials = read_trials(folders)
+    assert {t.name for t in trials if t.is_again} == {'other_draw', 'random2'}
+    assert find_control(['random', 'random2'], ['random2']) == 'random'
+    assert find_control(['my-random', 'random-b'], ['my-random']) == 'random-b'
+
+
+@pytest.mark.parametrize('value', ['NaN', 'Infinity'])
+def test_a_metric_that_is_no_number_stands_in_no_table(tmp_path, value):
+    folders = [trial(tmp_path / 'a', 0, 0.1, 0.2), trial(tmp_path / 'b', 0, 0.1, 0.25)]
+    path = tmp_path / 'b' / 'summary.json'
+    path.write_text(path.read_text().replace('0.25', value))
+    with pytest.raises(InputError, match=f'b has {METRIC} .* at 20 labelled images'):
+        read_trials(folders)
