@@ -100,6 +100,7 @@ def test_the_control_is_the_one_name_that_says_random():
     assert find_control(['demo_tjls', 'demo_random']) == 'demo_random'
     assert find_control(['tjls-batch16', 'random-batch128']) == 'random-batch128'
     assert find_control(['random-init', 'random']) == 'random'
+    assert find_control(['foreground_random', 'random']) == 'random'
     assert find_control(['a_random', 'b_random']) is None
     assert find_control(['tjls', 'jls']) is None
 

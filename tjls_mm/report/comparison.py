@@ -61,11 +61,13 @@ __all__ = [
 
 
 def find_control(names: Iterable[str], again: Iterable[str] = ()) -> str | None:
-    """The one name that ends with 'random', or begins so if none does.
+    """'random', or the one name that ends with it, or begins so if none does.
 
     Names of second Randoms, ``again``, are no controls.
     """
     names = [name for name in names if name not in {*again}]
+    if 'random' in names:
+        return 'random'
     found = [name for name in names if name.endswith('random')]
     found = found or [name for name in names if name.startswith('random')]
     return found[0] if len(found) == 1 else None
