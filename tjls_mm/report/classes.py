@@ -150,7 +150,7 @@ def draw_classes(path: Path, picks: Mapping, unit: str) -> bool:
     names = list(next(iter(series.values())))
     size = {n: sum(part.get(n, 0) for part in series.values()) for n in names}
     shown = sorted(sorted(names, key=lambda n: -size[n])[:BARS], key=names.index)
-    figure = Figure(figsize=(max(4.0, 1.5 + 0.35 * len(shown)), 3.2), dpi=100)
+    figure = Figure(figsize=(max(4.8, 1.5 + 0.35 * len(shown)), 3.2), dpi=100)
     axes = figure.add_subplot()
     places, width = np.arange(len(shown)), 0.8 / len(series)
     for i, (label, numbers) in enumerate(series.items()):
@@ -160,7 +160,8 @@ def draw_classes(path: Path, picks: Mapping, unit: str) -> bool:
     axes.set_xticks(places, [n[:16] for n in shown], rotation=60, ha='right')
     rest = f' ({len(shown)} of {len(names)} classes)' if len(names) > BARS else ''
     axes.set_ylabel(unit + rest)
-    axes.legend(fontsize='small')
+    above = dict(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=3)
+    axes.legend(fontsize='x-small', frameon=False, **above)
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format='png')

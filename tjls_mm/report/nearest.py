@@ -20,13 +20,21 @@ IMAGE_FEATURES = (PRETRAINED_FEATURE, 'feature')
 """Names of outputs that images are compared by, the first that there is."""
 
 SAMPLE = 500
-"""Pool images that say what is far."""
+"""Pool images that say what is far and what is usual."""
 
 NEAR = 0.15
 """A near-duplicate is nearer than this share of the distance of two pool images.
 
 Of ImageNet features of photos (VOC2007) no two different images of 500 were nearer than
-0.2 of that; of copies, recompressed or cropped by 5 %, at least nine of ten were.
+0.19 of it; of copies at half the size, recompressed, mirrored, or cropped by a tenth
+in all, nine of ten and more were nearer than 0.15.
+"""
+
+USUAL = 0.01
+"""Of a learner's own features: not more than this share of a sample is that near.
+
+What a learner does not tell apart is near: by the rule above a third of the picks of an
+untrained one were near-duplicates.
 """
 
 DIGITS = 6
@@ -52,7 +60,9 @@ class Nearness:
         labelled: Row of the nearest labelled image, (P,) int, -1 without any.
         distance: To it, (P,), NaN without any.
         others: To the nearest other pick, (P,), NaN without any.
-        near: Below it two images are near-duplicates.
+        near: Up to it two images are near-duplicates.
+        usual: Share of a sample of the pool that has near-duplicates in the same sense,
+            labelled or in the sample, [0, 1].
     """
 
     feature: str
@@ -60,6 +70,7 @@ class Nearness:
     distance: np.ndarray
     others: np.ndarray
     near: float
+    usual: float
 
     @property
     def duplicates(self) -> np.ndarray:
@@ -108,7 +119,7 @@ def nearest(
 
 
 def near_distance(sample: np.ndarray) -> float:
-    """Below it two images are near-duplicates: ``NEAR`` of the median of all pairs.
+    """Up to it two images are near-duplicates: ``NEAR`` of the median of all pairs.
 
     ``sample``: (n, F), of different images; 0 of fewer than two.
     """
@@ -118,6 +129,12 @@ def near_distance(sample: np.ndarray) -> float:
     distance = 1 - x @ x.T
     pairs = distance[np.triu_indices(len(x), 1)]
     return round(NEAR * max(0.0, float(np.median(pairs))), DIGITS)
+
+
+def _to_nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(P,) distance to the nearest row of y or other row of x, inf without any."""
+    distances = nearest(x, y)[1], nearest(x, x, same=True)[1]
+    return np.nan_to_num(np.fmin(*distances), nan=np.inf)
 
 
 def measure_nearness(
@@ -141,8 +158,13 @@ def measure_nearness(
     with threadpool_limits(1):
         known, distance = nearest(features, labelled[name])
         _, others = nearest(features, features, same=True)
-        near = near_distance(pool[name][sample])
-    return Nearness(name, known, distance, others, near)
+        drawn = np.asarray(pool[name][sample], np.float32)
+        usual = _to_nearest(drawn, labelled[name])
+        near = near_distance(drawn)
+    if name != PRETRAINED_FEATURE:
+        near = min(near, round(float(np.quantile(usual, USUAL)), DIGITS))
+    share = float((usual <= near).mean())
+    return Nearness(name, known, distance, others, near, share)
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:

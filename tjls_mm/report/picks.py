@@ -176,6 +176,7 @@ def _record(
             found |= {'by_hash': _mean(by_hash), 'hashed': len(by_hash)}
         if nearness is not None:
             found['by_feature'] = _mean(nearness.duplicates)
+            found |= {'pool_by_feature': round(nearness.usual, 6)}
             found |= {'feature': nearness.feature, 'distance': nearness.near}
     if nearness is not None and np.isfinite(nearness.distance).all():
         record['nearest_distance'] = _mean(nearness.distance)

@@ -99,8 +99,12 @@ def picks_in_words(record: Mapping) -> list[str]:
     Of each nothing, where there is nothing to say.
     """
     picks = record.get('picks') or {}
-    share = (picks.get('near_duplicates') or {}).get('share') or 0
-    duplicates = f'{share:.1%} near-duplicates' if share else ''
+    found = picks.get('near_duplicates') or {}
+    duplicates = ''
+    if share := found.get('share'):
+        duplicates = f'{share:.1%} near-duplicates'
+        if 'pool_by_feature' in found:
+            duplicates += f' (pool {found["pool_by_feature"]:.1%})'
     control = control_in_words(picks.get('control') or {})
     return [duplicates, classes_in_words(record), control]
 
