@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tjls_mm.outputs import Boxes, Outputs
-from tjls_mm.query.selection import read_picked, write_selection
+from tjls_mm.query.selection import check_selection, read_picked, write_selection
 from tjls_mm.query.strategy import Selection
 from tjls_mm.report import nearest as nearest_module
 from tjls_mm.report.classes import (
@@ -222,6 +222,10 @@ def test_chosen_and_control_are_told_apart():
     assert found['control']['boxes'] == 2 and found['control']['class_entropy'] == 1
     assert no_better(found)
     assert control_in_words(found) == 'chosen 3.0 boxes, 0.0 bits; control 2.0, 1.0'
+    # An answer that is asked for again takes the place of the first.
+    nothing = dict(answered=0, counts=dict(images={}, boxes={'a': 0, 'b': 0}))
+    again = add_labels(found, dict(chosen=nothing, control=nothing))
+    assert again['chosen'] == dict(images=2, mean_score=3.0, answered=0)
     found['chosen']['nearest_distance'] = 0.4
     assert no_better(found)  # it is not known of the control
     found['control']['nearest_distance'] = 0.3
@@ -263,6 +267,8 @@ def test_two_stages_without_an_advantage_are_warned_of():
     )
     record['picks'] = dict(near_duplicates=dict(share=0.5, pool_by_feature=0.02))
     assert stage_line(1, 4, record).endswith('| 50.0% near-duplicates (pool 2.0%)')
+    record['picks'] = dict(note='Random: a flat score')
+    assert stage_line(1, 4, record).endswith('| Random: a flat score')
     record['picks'] = dict(near_duplicates=dict(share=0.0), control={})
     assert stage_line(1, 4, record) == 'stage 2/4 | 4 labelled | mAP 0.5000'
     assert stage_warnings(record) == []
@@ -356,6 +362,10 @@ def test_little_is_known_of_bare_rows_and_a_strategys_columns_stay_its_own():
         thumbnails=[thumbnail(photo(1))],
     )
     assert one.record == {'near_duplicates': dict(share=0.0, by_hash=0.0, hashed=1)}
+    said = check_selection(Selection([1], note='as drawn'), 4, 1, 'mine')
+    assert explained(pool=bare, selection=said, thumbnails=[]).record == dict(
+        note='as drawn'
+    )
     own = {name: np.zeros(3) for name in ('expected_boxes', 'nearest_labelled')}
     found = explained(selection=Selection(np.array([0]), own), thumbnails=[])
     assert 'expected_boxes' not in found.columns

@@ -3,6 +3,7 @@
 import csv
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def check_selection(answer, n_images: int, budget: int, strategy: str) -> Select
                 f'{returned} the column {name!r} of shape {column.shape} and type '
                 f'{column.dtype}: expected a number for each of {n_images} pool images.'
             )
-    return Selection(rows.astype(np.int64), columns)
+    return replace(selection, rows=rows.astype(np.int64), columns=columns)
 
 
 def write_selection(

@@ -18,10 +18,12 @@ class Selection:
         rows: Of the pool, first choice first, (budget,), int.
         columns: Name to a score of every pool image, (N,), for ``selection.csv``;
             NaN where an image has none.
+        note: What else is to be said of it, in words.
     """
 
     rows: np.ndarray
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    note: str = ''
 
 
 class QueryStrategy(ABC):

@@ -9,6 +9,9 @@ from scipy.stats import hypergeom
 from tjls_mm.outputs import Outputs
 
 GROUPS = ('chosen', 'control')
+LABEL_KEYS = ('answered', 'boxes', 'class_entropy', 'loss')
+"""What labels say of a group."""
+
 MEASURES = {
     'class_entropy': ('bits of classes', '{:.2f}'),
     'nearest_distance': ('distance to the labelled', '{:.3f}'),
@@ -87,7 +90,11 @@ def add_labels(groups: dict, labels: Mapping[str, Mapping]) -> dict:
         The same with ``answered``, ``boxes`` (per image, where the task has boxes),
         ``class_entropy`` (bits, at the size of the smaller group) and ``loss``.
     """
-    found = {name: dict(groups.get(name, {})) for name in GROUPS}
+    # What an earlier answer said is not of this one.
+    found = {
+        name: {k: v for k, v in groups.get(name, {}).items() if k not in LABEL_KEYS}
+        for name in GROUPS
+    }
     kinds = {k: labels[k]['counts'] for k in GROUPS}
     classes = {
         k: list((c.get('boxes') or c['images']).values()) for k, c in kinds.items()

@@ -144,6 +144,8 @@ def explain_picks(
         duplicates = nearness.duplicates.copy()
         duplicates[: len(by_hash)] |= by_hash
     record = _record(expectation, nearness, by_hash, duplicates, classes, len(rows))
+    if selection.note:
+        record['note'] = selection.note
     if 'control' in own:
         values = _group_columns(selection, expectation, nearness, duplicates)
         groups = describe_groups(np.asarray(own['control'])[rows], values)

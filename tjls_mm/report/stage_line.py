@@ -94,7 +94,7 @@ def stage_warnings(record: Mapping) -> list[str]:
 
 
 def picks_in_words(record: Mapping) -> list[str]:
-    """What a line says of picks: near-duplicates, the class that gained, the control.
+    """The strategy's note, near-duplicates, the class that gained, and the control.
 
     Of each nothing, where there is nothing to say.
     """
@@ -106,7 +106,7 @@ def picks_in_words(record: Mapping) -> list[str]:
         if 'pool_by_feature' in found:
             duplicates += f' (pool {found["pool_by_feature"]:.1%})'
     control = control_in_words(picks.get('control') or {})
-    return [duplicates, classes_in_words(record), control]
+    return [picks.get('note', ''), duplicates, classes_in_words(record), control]
 
 
 def leaning_class(
