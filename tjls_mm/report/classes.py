@@ -157,7 +157,9 @@ def draw_classes(path: Path, picks: Mapping, unit: str) -> bool:
         left = places + (i - len(series) / 2) * width
         heights = [numbers.get(n, 0) for n in shown]
         axes.bar(left, heights, width, align='edge', label=label, color=COLOURS[label])
-    axes.set_xticks(places, [n[:16] for n in shown], rotation=60, ha='right')
+    axes.set_xticks(
+        places, [n[:16].replace('$', r'\$') for n in shown], rotation=60, ha='right'
+    )
     rest = f' ({len(shown)} of {len(names)} classes)' if len(names) > BARS else ''
     axes.set_ylabel(unit + rest)
     above = dict(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=3)
