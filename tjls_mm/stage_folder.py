@@ -31,6 +31,7 @@ class StageFolder(_Folder):
     measured = _file('outputs/measured.txt', 'Labelled images that judge a branch.')
     selection = _file('selection.csv', 'Scores of the pool and ranks of the picks.')
     gallery = _file('selected.png', 'What the picks look like.')
+    pick_classes = _file('picks.png', 'Classes of the picks, expected and labelled.')
     selected = _file('selected.txt', 'Picks, first choice first.')
     annotations = _file('annotations.json', 'What the annotator said.')
     answered = _file('answered.txt', 'Picks that got an answer.')

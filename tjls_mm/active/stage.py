@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,14 @@ from tjls_mm.files import (
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Outputs
 from tjls_mm.processes import on_main_process
-from tjls_mm.query.selection import check_selection, write_selection
+from tjls_mm.query.selection import check_selection, read_picked, write_selection
 from tjls_mm.query.strategy import Selection
 from tjls_mm.randomness import derive_seed, generator
+from tjls_mm.report.classes import draw_classes
+from tjls_mm.report.control import add_labels, mean_loss, no_better
 from tjls_mm.report.gallery import draw_gallery
-from tjls_mm.report.picks import predicted_marks, reasons_of
+from tjls_mm.report.nearest import HASHED, thumbnail
+from tjls_mm.report.picks import Explanation, explain_picks, predicted_marks
 from tjls_mm.stage_record import StageRecord
 
 if TYPE_CHECKING:
@@ -222,29 +225,57 @@ class Stage:
             write_selection(folder.selection, pool, [], {})
             return
         pool = self.trial.add_features(pool, self.plan.query.needs.pool)
+        labelled = self._labelled()
         seed = derive_seed(self.plan.seed, self.number, 'query')
-        answer = self.plan.query.select(pool, self._labelled(), budget, seed)
+        answer = self.plan.query.select(pool, labelled, budget, seed)
         selection = check_selection(
             answer, len(image_ids), budget, self.plan.method.query['type']
         )
         selected = [image_ids[row] for row in selection.rows]
-        write_selection(folder.selection, pool, selection.rows, selection.columns)
-        try:
-            self._draw_gallery(selected, pool, selection)
-        # A picture for the eye must not stop a trial, whatever a file holds.
-        except Exception as error:
-            self.trial.say(f'No gallery of picks of stage {self.number}: {error}')
+        why = self._explain(selected, pool, labelled, selection)
+        columns = {**selection.columns, **why.columns}
+        write_selection(folder.selection, pool, selection.rows, columns, why.texts)
+        with self._for_the_eye('gallery'):
+            self._draw_gallery(selected, pool, why.captions)
+        with self._for_the_eye('classes'):
+            unit = 'boxes' if 'boxes' in pool else 'images'
+            draw_classes(folder.pick_classes, why.record, unit)
         self.record.add_seconds('select', time.perf_counter() - started)
+        self.record.update(picks=why.record)
         write_image_ids(folder.selected, selected)
 
+    @contextlib.contextmanager
+    def _for_the_eye(self, what: str) -> Iterator[None]:
+        """What people look at must not stop a trial, whatever a file holds."""
+        try:
+            yield
+        except Exception as error:
+            self.trial.say(f'No {what} of picks of stage {self.number}: {error}')
+
+    def _explain(
+        self,
+        selected: list[str],
+        pool: Outputs,
+        labelled: Outputs,
+        selection: Selection,
+    ) -> Explanation:
+        source, thumbnails, why = self.plan.source, [], Explanation()
+        with self._for_the_eye('thumbnails'):
+            thumbnails = [thumbnail(source.open_image(i)) for i in selected[:HASHED]]
+        seed = derive_seed(self.plan.seed, self.number, 'why')
+        with self._for_the_eye('reasons'):
+            why = explain_picks(
+                pool, labelled, selection, source.classes, thumbnails, seed
+            )
+        return why
+
     def _draw_gallery(
-        self, selected: list[str], pool: Outputs, selection: Selection
+        self, selected: list[str], pool: Outputs, captions: Mapping[str, str]
     ) -> None:
-        source, classes = self.plan.source, self.plan.source.classes
+        source = self.plan.source
         size = getattr(source, 'image_size', None)
-        reasons = reasons_of(pool.image_ids, selection.rows, selection.columns, classes)
-        marks = predicted_marks(pool, classes, size)
-        draw_gallery(self.folder.gallery, selected, source.open_image, marks, reasons)
+        marks = predicted_marks(pool, source.classes, size)
+        draw_gallery(self.folder.gallery, selected, source.open_image, marks, captions)
 
     def _labelled(self) -> Outputs:
         """What the query strategy needs of the labelled images."""
@@ -260,9 +291,9 @@ class Stage:
     def _annotate(self) -> bool:
         folder, source = self.folder, self.plan.source
         if folder.answered.exists():
-            if not self.record.has('picks'):
+            if 'count' not in self.record.read().get('picks', {}):
                 answered = read_image_ids(folder.answered)
-                self.record.update(picks=self._describe(answered))
+                self._record_picks(answered, self._describe(answered))
             return True
         selected = read_image_ids(folder.selected)
         answered = self.plan.annotator.annotate(source, selected, folder)
@@ -279,9 +310,44 @@ class Stage:
         annotator = self.plan.settings.annotator['type']
         asked = {'annotator': annotator, 'asked': len(selected)}
         write_json(folder.annotations, {**asked, **picks})
-        self.record.update(picks=picks)
+        self._record_picks(list(answered), picks)
         write_image_ids(folder.answered, answered)
         return True
+
+    def _record_picks(self, answered: list[str], labels: dict) -> None:
+        """Add what labels say of picks to what was known when they were chosen."""
+        picks = {**self.record.read().get('picks', {}), **labels}
+        if 'control' in picks:
+            with self._for_the_eye('comparison with the control'):
+                picks['control'] = self._compare(picks['control'], answered)
+        with self._for_the_eye('classes'):
+            unit = 'boxes' if 'boxes' in picks else 'images'
+            draw_classes(self.folder.pick_classes, picks, unit)
+        self.record.update(picks=picks)
+
+    def _compare(self, groups: dict, answered: list[str]) -> dict:
+        """Chosen and control images by their labels."""
+        source, labels = self.plan.source, {}
+        control = read_picked(self.folder.selection, 'control')
+        for name, mark in (('chosen', '0'), ('control', '1')):
+            ids = [image_id for image_id in answered if control.get(image_id) == mark]
+            counts, loss = source.count_labels(ids), self._loss(ids)
+            labels[name] = dict(answered=len(ids), counts=counts, loss=loss)
+        groups, before = add_labels(groups, labels), {}
+        if self.number:
+            before = self.trial.manifest.entry(self.number - 1).get('record') or {}
+        stages = before.get('picks', {}).get('control', {}).get('stages_no_better', 0)
+        return {**groups, 'stages_no_better': stages + 1 if no_better(groups) else 0}
+
+    def _loss(self, image_ids: list[str]) -> float | None:
+        """Of a classifier on images that are labelled now, if it spoke of them."""
+        folder = self.folder
+        if not image_ids or not folder.outputs_index.exists():
+            return None
+        pool = Outputs.open(folder.outputs_of('pool'))
+        if 'probability' not in pool:
+            return None
+        return mean_loss(pool, image_ids, self.plan.source.label_counts(image_ids))
 
     def _describe(self, answered: list[str]) -> dict:
         counts = self.plan.source.count_labels(answered)

@@ -1,7 +1,9 @@
 """What was selected: checking it and writing it."""
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,7 @@ def check_selection(answer, n_images: int, budget: int, strategy: str) -> Select
                 f'{returned} the column {name!r} of shape {column.shape} and type '
                 f'{column.dtype}: expected a number for each of {n_images} pool images.'
             )
-    return Selection(rows.astype(np.int64), columns)
+    return replace(selection, rows=rows.astype(np.int64), columns=columns)
 
 
 def write_selection(
@@ -66,6 +68,7 @@ def write_selection(
     pool: Outputs,
     rows: Sequence[int],
     columns: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write ``image_id,rank`` and scores of every pool image atomically.
 
@@ -77,8 +80,10 @@ def write_selection(
         rows: Picks, first choice first; may be empty.
         columns: Name to (N,). Floats are written with nine digits, which keep every
             bit of float32; NaN is left empty.
+        texts: Name to a text of each pick, in their order; the last columns, empty for
+            images that were not picked.
     """
-    ids = pool.image_ids
+    ids, texts = pool.image_ids, texts or {}
     singles = {name: pool[name] for name in pool if getattr(pool[name], 'ndim', 0) == 1}
     columns = {**singles, **columns}
     picked = np.asarray(rows, dtype=np.int64)
@@ -89,19 +94,42 @@ def write_selection(
         atomic_path(path) as part,
         open(part, 'w', encoding='utf-8', newline='') as file,
     ):
-        csv.writer(file, lineterminator='\n').writerow(['image_id', 'rank', *columns])
+        header = ['image_id', 'rank', *columns, *texts]
+        csv.writer(file, lineterminator='\n').writerow(header)
         for start in range(0, len(order), _LINES):
             block = order[start : start + _LINES]
             places = range(start + 1, start + 1 + len(block))
             ranks = [str(rank) if rank <= len(picked) else '' for rank in places]
             names = [_quoted(ids[row]) for row in block.tolist()]
             fields = [_digits(column[block]) for column in columns.values()]
+            fields += [_texts(column, start, len(block)) for column in texts.values()]
             lines = map(','.join, zip(names, ranks, *fields, strict=True))
             file.write('\n'.join(lines) + '\n')
 
 
+def read_picked(path: str | Path, name: str) -> dict[str, str]:
+    """A column of the picks in a file of ``write_selection``, by image_id, in order.
+
+    Empty where there is no such file or column.
+    """
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            reader = csv.DictReader(file)
+            if not {'image_id', 'rank', name} <= set(reader.fieldnames or ()):
+                return {}
+            picks = itertools.takewhile(lambda row: row['rank'], reader)
+            return {row['image_id']: row[name] for row in picks}
+    except (FileNotFoundError, csv.Error, UnicodeDecodeError):
+        return {}
+
+
+def _texts(values: Sequence[str], start: int, count: int) -> list[str]:
+    part = [_quoted(text) for text in values[start : start + count]]
+    return part + [''] * (count - len(part))
+
+
 def _quoted(text: str) -> str:
-    if ',' in text or '"' in text or '\r' in text:
+    if ',' in text or '"' in text or '\r' in text or '\n' in text:
         return '"' + text.replace('"', '""') + '"'
     return text
 

@@ -8,6 +8,9 @@ from PIL import Image, ImageDraw, ImageOps
 from tjls_mm.files import atomic_path
 
 COLUMNS, ROWS, SIDE, LINE = 6, 4, 150, 14
+CAPTION = 24
+"""Letters of a line below a picture."""
+
 COLOURS = ('#e6194b', '#3cb44b', '#4363d8', '#f58231', '#911eb4', '#008080', '#9a6324')
 """Of the boxes of a class, by its number."""
 
@@ -29,10 +32,13 @@ def draw_gallery(
         image_ids: First choice first.
         open_image: To look at.
         marks: What the learner sees in an image.
-        reasons: image_id to why it was chosen, a line below its name.
+        reasons: image_id to why it was chosen, lines below its name.
     """
     shown = image_ids[: COLUMNS * ROWS]
-    height = SIDE + LINE * (2 if reasons else 1)
+    captions = {i: (reasons or {}).get(i, '').split('\n') for i in shown}
+    # Without any reason there is no line for it.
+    lines = max(map(len, captions.values())) if reasons else 0
+    height = SIDE + LINE * (1 + lines)
     size = COLUMNS * SIDE, -(-len(shown) // COLUMNS) * height
     sheet = Image.new('RGB', size, 'white')
     draw = ImageDraw.Draw(sheet)
@@ -43,9 +49,11 @@ def draw_gallery(
         for mark in marks(image_id):
             _draw_mark(thumbnail, mark)
         sheet.paste(thumbnail, (left + 2, top + 2))
-        draw.text((left + 2, top + SIDE), f'{i + 1}. {image_id}'[-24:], fill='black')
-        reason = (reasons or {}).get(image_id, '')
-        draw.text((left + 2, top + SIDE + LINE), reason[:24], fill='#555555')
+        name = f'{i + 1}. {image_id}'[-CAPTION:]
+        draw.text((left + 2, top + SIDE), name, fill='black')
+        for line, text in enumerate(captions[image_id][:lines], 1):
+            place = left + 2, top + SIDE + line * LINE
+            draw.text(place, text[:CAPTION], fill='#555555')
     with atomic_path(path) as temporary:
         sheet.save(temporary, format='PNG')
 

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tjls_mm.errors import InputError
+from tjls_mm.report.classes import classes_in_words
+from tjls_mm.report.control import control_in_words, control_warning
 
 STEPS = ('train', 'evaluate', 'gather', 'select')
 CHANCE_AUC = 0.55
@@ -86,7 +88,25 @@ def stage_warnings(record: Mapping) -> list[str]:
         warnings.append(
             f'{share:.0%} of the picks were seen in training, {chance:.0%} by chance'
         )
+    if warning := control_warning(picks.get('control') or {}):
+        warnings.append(warning)
     return warnings
+
+
+def picks_in_words(record: Mapping) -> list[str]:
+    """The strategy's note, near-duplicates, the class that gained, and the control.
+
+    Of each nothing, where there is nothing to say.
+    """
+    picks = record.get('picks') or {}
+    found = picks.get('near_duplicates') or {}
+    duplicates = ''
+    if share := found.get('share'):
+        duplicates = f'{share:.1%} near-duplicates'
+        if 'pool_by_feature' in found:
+            duplicates += f' (pool {found["pool_by_feature"]:.1%})'
+    control = control_in_words(picks.get('control') or {})
+    return [picks.get('note', ''), duplicates, classes_in_words(record), control]
 
 
 def leaning_class(
@@ -129,6 +149,7 @@ def stage_line(number: int, n_stages: int, record: Mapping) -> str:
         parts.append(f'discriminator AUC {report["auc"]:.2f}')
     if features := record.get('features'):
         parts.append(f'features {features["backbone"]} {features["weights"][:8]}')
+    parts += picks_in_words(record)
     parts += [f'WARNING: {warning}' for warning in stage_warnings(record)]
     return ' | '.join(part for part in parts if part)
 
