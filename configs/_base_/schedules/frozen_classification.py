@@ -6,13 +6,13 @@ param_scheduler = [
     dict(
         type='OneCycleLR',
         by_epoch=False,
-        eta_max=1e-2,
+        eta_max=1e-3,
         total_steps=300,
         pct_start=0.3,
     ),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=64)
