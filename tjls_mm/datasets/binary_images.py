@@ -31,12 +31,19 @@ class BinaryImages(ClsImageSource):
         data_root: Folder of the files.
         download: Fetch missing files.
         channels: 3, or 1 for grey images.
+        max_pool, max_test: Images at most, see ``ClsImageSource``.
     """
 
     def __init__(
-        self, dataset: str, data_root: str, download: bool = False, channels: int = 3
+        self,
+        dataset: str,
+        data_root: str,
+        download: bool = False,
+        channels: int = 3,
+        max_pool: int | None = None,
+        max_test: int | None = None,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, max_pool, max_test)
         self.dataset = dataset if '.' in dataset else f'mmpretrain.{dataset}'
         self.data_root = data_root
         self.download = download
@@ -53,7 +60,8 @@ class BinaryImages(ClsImageSource):
 
     def list_images(self, split: str) -> list[str]:
         images, _ = _load(self.dataset, self.data_root, SPLITS[split])
-        return [f'{SPLITS[split]}/{i:05d}' for i in range(len(images))]
+        ids = [f'{SPLITS[split]}/{i:05d}' for i in range(len(images))]
+        return self._thinned(split, ids)
 
     def _find(self, image_id: str) -> tuple[np.ndarray, int]:
         split, _, number = image_id.partition('/')

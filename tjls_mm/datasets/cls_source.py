@@ -18,15 +18,27 @@ class ClsImageSource(ImageSource):
 
     Args:
         channels: 3, grey images with three equal ones; or 1, coloured ones made grey.
+        max_pool: Images that are labelled or pool, at most: of more, so many that are
+            evenly spaced in the order of their ids. All by default.
+        max_test: The same of the images to evaluate on.
     """
 
     task = 'classification'
     image_set = 'tjls_mm.ClsImageSet', 'with_label'
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self, channels: int, max_pool: int | None = None, max_test: int | None = None
+    ) -> None:
         if channels not in (1, 3):
             raise InputError(f'data_source.channels must be 1 or 3, got {channels!r}.')
         self.channels = channels
+        self.max_pool, self.max_test = max_pool, max_test
+        for name, most in (('max_pool', max_pool), ('max_test', max_test)):
+            if most is not None and (type(most) is not int or most < 1):
+                raise InputError(
+                    f'data_source.{name} must be a number of images, 1 or more, or '
+                    f'None for all of them, got {most!r}.'
+                )
 
     @abstractmethod
     def label(self, image_id: str) -> int:
@@ -72,6 +84,13 @@ class ClsImageSource(ImageSource):
                     f'{place} has {settings}, {first} has {expected}: set them alike, '
                     'or the discriminator tells images by their decoding.'
                 )
+
+    def _thinned(self, split: str, image_ids: Sequence[str]) -> list[str]:
+        """``max_pool`` or ``max_test`` of sorted ids; no label is asked for."""
+        most = self.max_pool if split == 'pool' else self.max_test
+        if most is None or most >= len(image_ids):
+            return list(image_ids)
+        return [image_ids[i * len(image_ids) // most] for i in range(most)]
 
     def open_image(self, image_id: str) -> Image.Image:
         return Image.fromarray(self.load_image(image_id).squeeze())

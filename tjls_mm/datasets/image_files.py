@@ -22,8 +22,14 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
 class _ImageFiles(ClsImageSource):
-    def __init__(self, data_root: str, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(
+        self,
+        data_root: str,
+        channels: int,
+        max_pool: int | None = None,
+        max_test: int | None = None,
+    ) -> None:
+        super().__init__(channels, max_pool, max_test)
         self.data_root = data_root
         self._check_root()
 
@@ -66,6 +72,7 @@ class ImageFolders(_ImageFiles):
         classes: Names of the class folders in order; all that occur by default.
         channels: 3, or 1 for grey images.
         extensions: Of image files; other files are left out.
+        max_pool, max_test: Images at most, see ``ClsImageSource``.
     """
 
     def __init__(
@@ -76,8 +83,10 @@ class ImageFolders(_ImageFiles):
         classes: Sequence[str] | None = None,
         channels: int = 3,
         extensions: Sequence[str] = EXTENSIONS,
+        max_pool: int | None = None,
+        max_test: int | None = None,
     ) -> None:
-        super().__init__(data_root, channels)
+        super().__init__(data_root, channels, max_pool, max_test)
         self.pool_dirs = [*map(osp.normpath, check_names('pool_dirs', pool_dirs))]
         self.test_dirs = [*map(osp.normpath, check_names('test_dirs', test_dirs))]
         self.dirs = {'pool': self.pool_dirs, 'test': self.test_dirs}
@@ -150,7 +159,7 @@ class ImageFolders(_ImageFiles):
                 f'{self.pool_dirs}, a file that ends in one of {self.extensions} '
                 '(data_source.extensions).'
             )
-        return self._sorted_ids(image_ids, f'{split}_dirs')
+        return self._thinned(split, self._sorted_ids(image_ids, f'{split}_dirs'))
 
     def _is_image(self, name: str) -> bool:
         return name.lower().endswith(self.extensions) and not name.startswith('.')
@@ -199,6 +208,7 @@ class ImageLists(_ImageFiles):
         classes: Class names; a label is a position in them.
         image_dir: Folder below ``data_root`` that paths in the files start from.
         channels: 3, or 1 for grey images.
+        max_pool, max_test: Images at most, see ``ClsImageSource``.
     """
 
     def __init__(
@@ -209,8 +219,10 @@ class ImageLists(_ImageFiles):
         classes: Sequence[str],
         image_dir: str = '',
         channels: int = 3,
+        max_pool: int | None = None,
+        max_test: int | None = None,
     ) -> None:
-        super().__init__(data_root, channels)
+        super().__init__(data_root, channels, max_pool, max_test)
         self.pool_files = check_names('pool_files', pool_files)
         self.test_files = check_names('test_files', test_files)
         self.files = {'pool': self.pool_files, 'test': self.test_files}
@@ -227,7 +239,7 @@ class ImageLists(_ImageFiles):
         image_ids = [i for name in self.files[split] for i in self._read(name)]
         for image_id in image_ids:
             self.image_path(image_id)  # raises where it leads out of the root
-        return self._sorted_ids(image_ids, f'{split}_files')
+        return self._thinned(split, self._sorted_ids(image_ids, f'{split}_files'))
 
     def label(self, image_id: str) -> int:
         for labels in map(self._read, self.pool_files + self.test_files):

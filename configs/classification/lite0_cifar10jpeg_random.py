@@ -1,0 +1,2 @@
+# The control: linear on pretrained features, picks at random, a fifth of CIFAR-10.
+_base_ = ['../_base_/trials/lite0_cifar10jpeg.py', '../_base_/methods/random.py']
