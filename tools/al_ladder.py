@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.registry import init_default_scope
 
     from tjls_mm.active.config_file import read_config
-    from tjls_mm.active.ladder import check_ladder, read_rules, run_ladder
+    from tjls_mm.active.ladder import read_rules, run_ladder
     from tjls_mm.active.launch import close_launcher, init_launcher
     from tjls_mm.errors import InputError, TrainingDiverged
     from tjls_mm.processes import on_main_process
@@ -63,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         init_launcher(args.launcher, cfg)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         rules = read_rules(args.rules, args.only)
-        check_ladder(cfg, rules, folder)
         done = run_ladder(
             cfg, rules, args.seeds, folder, lambda dirs: on_main_process(compare, dirs)
         )

@@ -12,6 +12,7 @@ from tjls_mm.active.trial import run_stages
 from tjls_mm.errors import InputError
 from tjls_mm.files import read_json
 from tjls_mm.outputs import Needs
+from tjls_mm.registry import QUERIES, build_own
 from tjls_mm.stage_folder import TrialFolder
 
 RULES = {
@@ -122,18 +123,20 @@ def test_other_images_are_not_shared(tiny_config, tmp_path):
 
 
 def test_what_rules_need_together():
-    rules = {
-        'a': dict(type='tjls_mm.ClassBalanced'),
-        'b': dict(type='tjls_mm.MaxHerding'),
-    }
-    needs = needs_of_all(rules)
+    rules = [
+        dict(type='tjls_mm.ClassBalanced'),
+        dict(type='tjls_mm.MaxHerding'),
+        dict(type='tjls_mm.DropQuery', passes=3),
+        dict(type='tjls_mm.DropQuery', passes=4),
+    ]
+    each = [build_own(QUERIES, rule).needs for rule in rules]
+    needs = needs_of_all(each[:2])
     assert needs == Needs(
         pool=('boxes', 'feature'), labelled=('feature', 'label_count')
     )
-    rules['c'] = dict(type='tjls_mm.DropQuery', passes=3)
-    rules['d'] = dict(type='tjls_mm.DropQuery', passes=4)
+    assert needs_of_all(each[:3]).passes == 3
     with pytest.raises(InputError, match=r'\[3, 4\] stochastic passes'):
-        needs_of_all(rules)
+        needs_of_all(each)
 
 
 @pytest.mark.parametrize('task', ['detection', 'classification'])
@@ -141,7 +144,7 @@ def test_shipped_rules_have_a_control_and_another_draw_of_it(task):
     rules = read_rules(str(ROOT / 'configs' / 'ladders' / f'{task}.py'))
     control, again = rules['random'], rules['random_again']
     assert again == {**control, 'draw': 1} and len(rules) > 6
-    assert needs_of_all(rules).passes == 0
+    assert not any(build_own(QUERIES, rule).needs.passes for rule in rules.values())
 
 
 def test_all_rules_are_checked_before_anything_runs(tiny_config, tmp_path):

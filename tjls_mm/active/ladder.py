@@ -22,7 +22,7 @@ from tjls_mm.files import atomic_path, file_hash, read_json, write_json
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.processes import on_main_process
 from tjls_mm.query import QueryStrategy
-from tjls_mm.registry import QUERIES, build_own
+from tjls_mm.registry import QUERIES
 from tjls_mm.stage_folder import StageFolder, TrialFolder
 from tjls_mm.stage_record import StageRecord
 
@@ -44,21 +44,20 @@ class NeedsOfAll(QueryStrategy):
         raise InputError('NeedsOfAll chooses nothing: use it for a last stage.')
 
 
-def needs_of_all(rules: Mapping[str, Mapping]) -> Needs:
-    """What any of these strategies needs.
+def needs_of_all(all_needs: Sequence[Needs]) -> Needs:
+    """What any of several strategies needs.
 
     Raises:
         InputError: If they ask for different numbers of stochastic passes.
     """
-    needs = [build_own(QUERIES, query).needs for query in rules.values()]
-    passes = {n.passes for n in needs if n.passes}
+    passes = {needs.passes for needs in all_needs if needs.passes}
     if len(passes) > 1:
         raise InputError(
             f'The rules ask for {sorted(passes)} stochastic passes, and these are made '
             'once for all: give them one number of passes.'
         )
     pool, labelled = (
-        sorted({name for n in needs for name in getattr(n, part)})
+        sorted({name for needs in all_needs for name in getattr(needs, part)})
         for part in ('pool', 'labelled')
     )
     return Needs(pool=pool, labelled=labelled, passes=max(passes, default=0))
@@ -90,7 +89,8 @@ def run_ladder(
     Raises:
         InputError: If config, rules or work dirs cannot be used.
     """
-    done, shared, needs = [], None, needs_of_all(rules)
+    needs = check_ladder(cfg, rules, folder)
+    done, shared = [], None
     for seed in seeds:
         target = TrialFolder(folder / f'shared_seed{seed}')
         if shared is not None:  # the same images whatever the seed
@@ -136,16 +136,21 @@ def read_rules(path: str, only: Sequence[str] | None = None) -> dict[str, dict]:
     return {name: rules[name].to_dict() for name in only or rules}
 
 
-def check_ladder(cfg: Config, rules: Mapping[str, Mapping], folder: Path) -> None:
-    """Plan a trial of every rule; InputError that lists all that is wrong."""
-    problems = []
-    needs_of_all(rules)
+def check_ladder(cfg: Config, rules: Mapping[str, Mapping], folder: Path) -> Needs:
+    """Plan a trial of every rule; what they need together.
+
+    Raises:
+        InputError: If a rule cannot be planned; it lists all that is wrong.
+    """
+    problems, needs = [], []
     for name, query in rules.items():
         try:
-            TrialPlan(_config(cfg, query, 0, folder / name), get_world_size())
+            cfg_of_rule = _config(cfg, query, 0, folder / name)
+            needs.append(TrialPlan(cfg_of_rule, get_world_size()).query.needs)
         except InputError as error:
             problems.append(f'rule {name!r}: {error}')
     raise_first(['\n'.join(problems)] if problems else ())
+    return needs_of_all(needs)
 
 
 def _run_shared(cfg: Config, needs: Needs, seed: int, folder: TrialFolder):

@@ -16,12 +16,18 @@ from tjls_mm.registry import QUERIES, build_own
 
 # Of each task: the rule while labels are few, and the rule from then on.
 RULES = {
-    'detection': (dict(type='ClassBalanced'), dict(type='ClassBalanced')),
+    'detection': (
+        dict(type='ClassBalanced', gamma=0.5),
+        dict(type='ClassBalanced', gamma=0.5),
+    ),
     'classification': (dict(type='UHerding'), dict(type='UHerding')),
 }
 # The same where the trial has pretrained features (``method.features``).
 RULES_WITH_FEATURES = {
-    'detection': (dict(type='ClassBalanced'), dict(type='ClassBalanced')),
+    'detection': (
+        dict(type='ClassBalanced', gamma=0.5),
+        dict(type='ClassBalanced', gamma=0.5),
+    ),
     'classification': (dict(type='UHerding'), dict(type='UHerding')),
 }
 FEW = 15
