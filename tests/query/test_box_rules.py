@@ -756,6 +756,17 @@ def test_herding_covers_the_boxes_of_the_pool(cost):
     assert answer.rows.tolist() == picks
 
 
+def test_herding_does_not_pay_for_crowds():
+    """Single boxes against a crowd of six, which covers most."""
+    scenes = make_boxes([6] + [1] * 8, seed=6)
+    pool, empty = make_pool(scenes), make_labelled(make_boxes([]))
+    assert select(ObjectHerding(cost='image'), pool, 1, empty).rows.tolist() == [0]
+    picks = select(ObjectHerding(), pool, 4, empty).rows
+    assert 0 not in picks[:3]
+    explicit = select(ObjectHerding(cost='boxes'), pool, 4, empty).rows
+    assert explicit.tolist() == picks.tolist()
+
+
 def test_flip_consistency_is_its_definition():
     boxes = make_boxes([3, 0, 2, 1, 4])
     flipped = make_boxes([2, 3, 4, 0, 3], seed=9)
