@@ -36,6 +36,7 @@ RULES = {
     'TCM': dict(switch=10**9),
     'DropQuery': {},
     'DAL': {},
+    'WithProbe': dict(query=dict(type='Margin')),
 }
 SCALAR_RULES = {
     'Entropy': {},
@@ -59,11 +60,14 @@ def made_up(n_images: int, args: argparse.Namespace, seed: int) -> Outputs:
     logits = rng.normal(size=(n_images, args.classes)).astype(np.float32) * 2
     passes = rng.normal(size=(n_images, 3, args.classes)).astype(np.float32)
     passes += logits[:, None]
+    kinds = (feature @ shared.normal(size=(args.features, args.classes))).argmax(1)
     ids = [f'train/{i:08d}.jpg' for i in range(n_images)]
     return Outputs.from_arrays(
         ids,
         dict(
             feature=feature,
+            pretrained_feature=feature,
+            label_count=np.eye(args.classes, dtype=np.int32)[kinds],
             probability=softmax(logits),
             pass_probability=softmax(passes),
             logit=rng.normal(size=n_images).astype(np.float32),

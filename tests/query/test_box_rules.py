@@ -32,9 +32,10 @@ from tjls_mm.query.box_scores import (
     expected_boxes,
     image_scores,
 )
+from tjls_mm.query.centres import k_center, plus_plus
 from tjls_mm.query.clasp import stratified_order
 from tjls_mm.query.class_balanced import balanced_order
-from tjls_mm.query.diversity import cover, k_center, plus_plus, share_out
+from tjls_mm.query.diversity import cover, share_out
 from tjls_mm.query.flip_consistency import flip_inconsistency, js_divergence, overlaps
 from tjls_mm.query.ppal import (
     class_quality,
@@ -496,9 +497,9 @@ def test_outputs_are_scores_by_their_rank():
 
 def test_k_center_takes_the_farthest():
     x = np.array([0.0, 1, 2, 10, 11])
-    picks = k_center(lambda i: abs(x - x[i]), np.full(5, np.inf), 3)
-    assert picks.tolist() == [0, 4, 2]
-    assert k_center(lambda i: abs(x - x[i]), abs(x - 11), 1).tolist() == [0]
+    picks, reach = k_center(lambda i: abs(x - x[i]), np.full(5, np.inf), 3)
+    assert picks.tolist() == [0, 4, 2] and reach.tolist() == [np.inf, 11, 2]
+    assert k_center(lambda i: abs(x - x[i]), abs(x - 11), 1)[0].tolist() == [0]
     assert share_out(np.array([5, 3, 2]), 5).tolist() == [3, 1, 1]
 
 
@@ -508,7 +509,7 @@ def test_plus_plus_draws_by_distance():
     def drawn(seed):
         rng = np.random.default_rng(seed)
         nearest = np.full(3, np.inf)
-        return plus_plus(lambda i: (x - x[i]) ** 2, nearest, 3, rng).tolist()
+        return plus_plus(lambda i: (x - x[i]) ** 2, nearest, 3, rng)[0].tolist()
 
     picks = [drawn(seed) for seed in range(500)]
     assert {tuple(p) for p in picks} == {(0, 1, 2), (0, 2, 1)}
@@ -753,6 +754,17 @@ def test_herding_covers_the_boxes_of_the_pool(cost):
         own = likeness[:, boxes.offsets[i] : boxes.offsets[i + 1]].max(1, initial=0)
         coverage = np.maximum(coverage, own)
     assert answer.rows.tolist() == picks
+
+
+def test_herding_does_not_pay_for_crowds():
+    """Single boxes against a crowd of six, which covers most."""
+    scenes = make_boxes([6] + [1] * 8, seed=6)
+    pool, empty = make_pool(scenes), make_labelled(make_boxes([]))
+    assert select(ObjectHerding(cost='image'), pool, 1, empty).rows.tolist() == [0]
+    picks = select(ObjectHerding(), pool, 4, empty).rows
+    assert 0 not in picks[:3]
+    explicit = select(ObjectHerding(cost='boxes'), pool, 4, empty).rows
+    assert explicit.tolist() == picks.tolist()
 
 
 def test_flip_consistency_is_its_definition():

@@ -154,4 +154,4 @@ def _is_same(values: np.ndarray | Boxes) -> bool:
         block = np.asarray(block, np.float64)
         spread = np.maximum(spread, np.abs(block - values[:1]).max(initial=0))
         largest = np.maximum(largest, np.abs(block).max(initial=0))
-    return bool(spread <= NOISE * largest)
+    return bool(np.isfinite(largest) and spread <= NOISE * largest)

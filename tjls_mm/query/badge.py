@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tjls_mm.query.centres import plus_plus
 from tjls_mm.query.features import (
     ROUNDING,
     CandidateStrategy,
@@ -19,10 +20,10 @@ def gradient_factor(probability: np.ndarray) -> np.ndarray:
     return factor
 
 
-def plus_plus(
+def draw_gradients(
     g: np.ndarray, f: np.ndarray, budget: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-means++ on the outer products of g and f, which are never formed.
+    """``plus_plus`` on the outer products of g and f, which are never formed.
 
     Args:
         g: (N, K) and f: (N, D): row i stands for the K * D numbers g[i] x f[i].
@@ -30,35 +31,22 @@ def plus_plus(
         rng: One number per pick.
 
     Returns:
-        (budget,) rows, and the probability of each when it was drawn: in proportion to
-        the squared distance to the nearest pick. The first is the longest, with 1.
-        Where every distance is 0, the first row that is left, with 1.
+        (budget,) rows, the longest first, and the probability of each when it was
+        drawn.
 
     Source: Ash et al., BADGE, ICLR 2020.
     """
     g, f = np.asfortranarray(g), np.asfortranarray(f)  # by columns: twice as fast
     norms = squared_norms(g).astype(np.float64) * squared_norms(f)
-    left = np.full(len(g), np.inf)
-    picks, chances = np.empty(budget, np.int64), np.ones(budget)
-    free = np.ones(len(g), bool)
-    for place in range(budget):
-        total = left.sum()
-        if place == 0:
-            pick = norms.argmax()
-        elif total > 0:
-            sums = left.cumsum()
-            pick = np.searchsorted(sums, rng.random() * sums[-1], side='right')
-            pick = min(pick, np.flatnonzero(left)[-1])
-            chances[place] = left[pick] / total
-        else:
-            pick = free.argmax()
-        picks[place], free[pick] = pick, False
-        sums = norms + norms[pick]
-        distance = sums - 2.0 * (g @ g[pick]) * (f @ f[pick])
+
+    def distance_to(row: int) -> np.ndarray:
+        sums = norms + norms[row]
+        distance = sums - 2.0 * (g @ g[row]) * (f @ f[row])
         distance[distance < ROUNDING * sums] = 0
-        np.minimum(left, distance, out=left)
-        left[pick] = 0
-    return picks, chances
+        return distance
+
+    none = np.full(len(g), np.inf)
+    return plus_plus(distance_to, none, budget, rng, first=norms.argmax())
 
 
 @QUERIES.register_module()
@@ -79,7 +67,7 @@ class BADGE(CandidateStrategy):
         g, f = gradient_factor(pool['probability']), pool[self.features]
         scale = np.abs(f).max() or 1  # squares stay finite, and no draw depends on it
         f = f / scale
-        picks, chances = plus_plus(g, f, budget, rng)
+        picks, chances = draw_gradients(g, f, budget, rng)
         length = np.sqrt(squared_norms(g) * squared_norms(f)) * float(scale)
         return picks, {
             'gradient_norm': length,

@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from tjls_mm.errors import InputError
 from tjls_mm.outputs.outputs import Outputs
+from tjls_mm.query.noise import draw_probability, log_power
 from tjls_mm.query.parts import (
     QUERY_PARTS,
     Balance,
@@ -25,12 +26,6 @@ def draw_control(n_images: int, share: float, budget: int, seed: int) -> np.ndar
     """Rows of the control: a share of the budget, uniformly, in drawn order."""
     size = round(share * budget)
     return generator(seed, 'control').choice(n_images, size, replace=False)
-
-
-def power_probability(score: np.ndarray, beta: float) -> np.ndarray:
-    """Of being drawn first, (N,): proportional to score^beta; 0 where all are 0."""
-    powers = (score / max(score.max(), np.finfo(float).tiny)) ** beta
-    return powers / max(powers.sum(), np.finfo(float).tiny)
 
 
 @QUERIES.register_module()
@@ -200,9 +195,10 @@ class Composition(QueryStrategy):
             columns['class'][picks] = np.where(classes < 0, np.nan, classes)
         if self.noise and self.balance.draws and not self.diversity:
             chances = np.full(n_images, 1 / n_images)
-            chances[rest] = power_probability(scores.image[rest], self.noise)
+            chances[rest] = draw_probability(log_power(scores.image[rest], self.noise))
             for kind in set(classes[classes >= 0]):
-                of_kind = power_probability(scores.by_class[rest, kind], self.noise)
+                of_class = scores.by_class[rest, kind]
+                of_kind = draw_probability(log_power(of_class, self.noise))
                 chosen = np.isin(rest, picks[classes == kind])
                 chances[rest[chosen]] = of_kind[chosen]
             columns['draw_probability'] = chances

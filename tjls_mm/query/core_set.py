@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tjls_mm.query.centres import k_center
 from tjls_mm.query.features import (
     CandidateStrategy,
     as_column,
@@ -18,29 +19,11 @@ from tjls_mm.registry import QUERIES
 def farthest_first(
     x: np.ndarray, covered: np.ndarray, budget: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Again and again the point farthest from all that are labelled or picked.
-
-    Args:
-        x: (N, D).
-        covered: (N,) squared distance to the nearest labelled image, inf if there is
-            none, below 0 for what must not be picked before the rest.
-        budget: 1 to N.
-
-    Returns:
-        (budget,) rows and their squared distances when they were picked.
-
-    Source: Gonzalez 1985; Sener & Savarese, ICLR 2018 (greedy, without the
-    mixed-integer program).
-    """
+    """``k_center`` of rows x, (N, D), by squared distances; ``covered`` is (N,)."""
     x = np.asfortranarray(x)  # products with one row are twice as fast by columns
-    norms, left = squared_norms(x), covered.astype(np.float32)
-    picks, reach = np.empty(budget, np.int64), np.empty(budget, np.float32)
-    for place in range(budget):
-        pick = picks[place] = left.argmax()
-        reach[place] = left[pick]
-        np.minimum(left, distances_to(x, norms, pick), out=left)
-        left[pick] = -np.inf
-    return picks, reach
+    norms = squared_norms(x)
+    covered = covered.astype(np.float32)
+    return k_center(lambda row: distances_to(x, norms, row), covered, budget)
 
 
 def filled(
@@ -62,7 +45,7 @@ class CoreSet(CandidateStrategy):
     Args:
         features: Name of an output, (N, D), e.g. of pretrained features.
 
-    Source: see ``farthest_first``. Without labelled images the first is random.
+    Source: see ``k_center``. Without labelled images the first is random.
     """
 
     def __init__(self, features: str = 'feature') -> None:

@@ -1,68 +1,18 @@
 """Diversity of picks: images that differ, or that cover others, by their features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tjls_mm.errors import InputError
 from tjls_mm.outputs.vocabulary import Needs
+from tjls_mm.query.centres import k_center, plus_plus
 from tjls_mm.query.parts import QUERY_PARTS, Shortlist
 from tjls_mm.randomness import generator
 
 CELLS = 1 << 24
 """Similarities that are in memory at once."""
-
-
-def k_center(
-    distance_to: Callable[[int], np.ndarray], nearest: np.ndarray, budget: int
-) -> np.ndarray:
-    """Greedy k-center: again and again the point farthest from all centres.
-
-    Args:
-        distance_to: Of a point, (n,), from all points to it.
-        nearest: (n,), from each point to the nearest centre that there is already; inf
-            where there is none.
-        budget: 1 to n.
-
-    Returns:
-        (budget,), the first of equals first.
-
-    Source: Sener and Savarese, 2018 (core-set).
-    """
-    nearest = nearest.copy()
-    picks = []
-    for _ in range(budget):
-        picks.append(int(nearest.argmax()))
-        np.minimum(nearest, distance_to(picks[-1]), out=nearest)
-        nearest[picks[-1]] = -np.inf
-    return np.array(picks)
-
-
-def plus_plus(
-    distance_to: Callable[[int], np.ndarray],
-    nearest: np.ndarray,
-    budget: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """As ``k_center``, but a point is drawn in proportion to its distance.
-
-    The first of all is the first point, where there is no centre.
-
-    Source: Arthur and Vassilvitskii, 2007 (k-means++).
-    """
-    nearest, free = nearest.copy(), np.ones(len(nearest), bool)
-    picks = []
-    for _ in range(budget):
-        if np.isfinite(nearest).all() and nearest.sum() > 0:
-            row = int(rng.choice(len(nearest), p=nearest / nearest.sum()))
-        else:
-            row = int(free.argmax())
-        picks.append(row)
-        np.minimum(nearest, distance_to(row), out=nearest)
-        free[row], nearest[row] = False, 0
-    return np.array(picks)
 
 
 def cover(
@@ -205,7 +155,7 @@ class KCenter(ByFeature):
 
     def pick(self, x, known, budget, rng):
         nearest = nearest_squares(x, known)
-        return k_center(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget)
+        return k_center(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget)[0]
 
 
 @QUERY_PARTS.register_module()
@@ -214,7 +164,7 @@ class KMeansPlusPlus(ByFeature):
 
     def pick(self, x, known, budget, rng):
         nearest = nearest_squares(x, known)
-        return plus_plus(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget, rng)
+        return plus_plus(lambda i: ((x - x[i]) ** 2).sum(1), nearest, budget, rng)[0]
 
 
 @QUERY_PARTS.register_module()

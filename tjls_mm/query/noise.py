@@ -3,6 +3,23 @@
 import numpy as np
 
 
+def draw_probability(log_weight: np.ndarray) -> np.ndarray:
+    """Of being drawn first, in proportion to the weight, (N,); of -inf 0.
+
+    With every weight 0 all are as good as each other.
+    """
+    if np.isneginf(log_weight).all():
+        return np.full(len(log_weight), 1 / len(log_weight))
+    weight = np.exp(log_weight - log_weight.max())
+    return weight / weight.sum()
+
+
+def log_power(score: np.ndarray, beta: float) -> np.ndarray:
+    """Log of score^beta, -inf where the score is 0; 0 of all where beta is."""
+    with np.errstate(divide='ignore'):
+        return beta * np.log(np.asarray(score, np.float64)) if beta else 0 * score
+
+
 def gumbel_top_k(
     log_weight: np.ndarray, budget: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -29,11 +46,8 @@ def gumbel_top_k(
         raise ValueError('a log weight is NaN or +inf, expected a number or -inf')
     noise = rng.gumbel(size=len(log_weight))
     never = np.isneginf(log_weight)
-    # With every weight 0 all are as good as each other.
-    base = np.zeros_like(log_weight) if never.all() else log_weight
-    weight = np.exp(base - base.max())
     key = np.where(never, noise, noise + log_weight)
-    return np.lexsort((-key, never))[:budget], weight / weight.sum()
+    return np.lexsort((-key, never))[:budget], draw_probability(log_weight)
 
 
 def power_draw(
@@ -51,9 +65,7 @@ def power_draw(
     """
     if not np.min(score) >= 0:
         raise ValueError(f'a score is {np.min(score)}, expected 0 or above')
-    with np.errstate(divide='ignore'):
-        log_score = np.log(np.asarray(score, np.float64))
-    return gumbel_top_k(beta * log_score if beta else 0 * score, budget, rng)
+    return gumbel_top_k(log_power(score, beta), budget, rng)
 
 
 def standardised(score: np.ndarray) -> np.ndarray:

@@ -118,13 +118,15 @@ class ObjectHerding(Composition):
 
     Reference boxes are drawn from the pool by score / (labelled objects of the class +
     1)^power; each is covered as far as its best cosine to a box of a labelled image;
-    again and again the image is picked that adds most coverage. The ``score`` of an
-    image is the weight of its own boxes.
+    again and again the image is picked that adds most coverage for its cost. The
+    ``score`` of an image is the weight of its own boxes, for its cost.
 
     Args:
         power, reference, min_candidates: See ``BoxHerding``.
         min_score, max_boxes: Boxes that count, see ``detections``.
-        **settings: ``control``, ``cost`` and others of ``Composition``.
+        cost: 'boxes': coverage per 1 + expected boxes. 'image': per image, which buys
+            crowds, since more boxes cover more.
+        **settings: ``control``, ``base_cost`` and others of ``Composition``.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class ObjectHerding(Composition):
         min_candidates: int = 20_000,
         min_score: float = MIN_SCORE,
         max_boxes: int = MAX_BOXES,
+        cost: str = 'boxes',
         **settings,
     ) -> None:
         count = dict(min_score=min_score, max_boxes=max_boxes)
@@ -143,5 +146,6 @@ class ObjectHerding(Composition):
             dict(type='ClassBalance', power=power),
             diversity=diversity | dict(min_candidates=min_candidates),
             shortlist=None,
+            cost=cost,
             **settings,
         )

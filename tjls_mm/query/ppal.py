@@ -16,8 +16,9 @@ from tjls_mm.query.box_scores import (
     rows_of,
     unit_features,
 )
+from tjls_mm.query.centres import k_center
 from tjls_mm.query.composition import Composition
-from tjls_mm.query.diversity import CELLS, k_center
+from tjls_mm.query.diversity import CELLS
 from tjls_mm.query.parts import QUERY_PARTS, BoxScore, Shortlist
 from tjls_mm.registry import QUERIES
 
@@ -264,7 +265,7 @@ class SameClassBoxes:
             distances.append(_distances_to(objects, image))
             return distances[-1]
 
-        medoids = k_center(distance_to, covered, budget)
+        medoids, _ = k_center(distance_to, covered, budget)
         if not self.iterations:
             return medoids
         return k_medoids(
