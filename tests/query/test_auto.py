@@ -170,7 +170,7 @@ def test_a_control_share_counts_in_the_balance():
     pool = make_pool(make_boxes(COUNTS))
     labelled = make_labelled(make_boxes([2, 0, 3], seed=1))
     answer = select(Auto('detection', control=0.4), pool, labelled)
-    expected = ClassBalanced(control=0.4).select(pool, labelled, 5, 3)
+    expected = ClassBalanced(gamma=0.5, control=0.4).select(pool, labelled, 5, 3)
     assert answer.rows.tolist() == expected.rows.tolist()
     pool, labelled = classifier(drawn(40)), classifier(drawn(9), 1)
     answer = select(Auto('classification', control=0.4), pool, labelled)
