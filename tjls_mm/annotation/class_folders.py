@@ -3,12 +3,11 @@
 from pathlib import Path, PurePosixPath
 
 from tjls_mm.annotation.formats import IMAGES, ClassificationFormat, check_export
-from tjls_mm.annotation.reading import Reading
+from tjls_mm.annotation.reading import IMAGE_SUFFIXES, Reading
 from tjls_mm.errors import InputError
 from tjls_mm.registry import ANNOTATION_FORMATS
 
 CLASSES, SKIPPED = 'classes', '_skipped'
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm')
 
 
 @ANNOTATION_FORMATS.register_module()
@@ -37,7 +36,7 @@ class ClassFolders(ClassificationFormat):
 
     def _read(self, reading: Reading) -> None:
         unknown: dict[str, list[str]] = {}
-        for file in reading.files.with_suffix(*_SUFFIXES):
+        for file in reading.files.with_suffix(*IMAGE_SUFFIXES):
             path = PurePosixPath(file.replace('\\', '/'))
             image = reading.find(path.name, file)
             if image is None:

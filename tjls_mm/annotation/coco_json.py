@@ -61,13 +61,7 @@ def _read_file(reading: Reading, file: str, content) -> None:
             return
         lists[key] = found
     _warn_of_label_studio(reading, file, content.get('info'))
-    names = {}
-    for place, entry in _objects(reading, file, lists, 'categories'):
-        if names.setdefault(_key(entry.get('id')), entry.get('name')) != entry.get(
-            'name'
-        ):
-            what = f'two categories have the id {shown(entry.get("id"))}'
-            reading.problem(file, what, _EXPORT, place)
+    names = _category_names(reading, file, lists)
     sheets, others = _sheets(reading, file, lists)
     for place, entry in _objects(reading, file, lists, 'annotations'):
         number = _key(entry.get('image_id'))
@@ -76,6 +70,17 @@ def _read_file(reading: Reading, file: str, content) -> None:
         if number not in sheets and number not in others:
             what = f"'image_id' {shown(entry.get('image_id'))} is that of no image"
             reading.problem(file, what, _EXPORT, place)
+
+
+def _category_names(reading: Reading, file: str, lists: Mapping) -> dict:
+    names: dict[str, object] = {}
+    for place, entry in _objects(reading, file, lists, 'categories'):
+        number, name = _key(entry.get('id')), entry.get('name')
+        if names.setdefault(number, name) != name:
+            what = f'two categories have the id {shown(entry.get("id"))}'
+            reading.problem(file, what, _EXPORT, place)
+            names[number] = None
+    return names
 
 
 def _warn_of_label_studio(reading: Reading, file: str, info) -> None:
@@ -106,14 +111,13 @@ def _key(number) -> str:
 def _sheets(reading: Reading, file: str, lists: Mapping) -> tuple[dict, set]:
     """Sheets by the id of their image, and ids of images not asked for."""
     sheets: dict[str, list[BoxSheet]] = {}
-    places: dict[str, object] = {}
-    others = set()
+    named: dict[str, object] = {}
+    others, twice = set(), set()
     for place, entry in _objects(reading, file, lists, 'images'):
         number = _key(entry.get('id'))
         name = entry.get('file_name')
-        if places.setdefault(number, name) != name:
-            what = f'two images have the id {shown(entry.get("id"))}'
-            reading.problem(file, what, _EXPORT, place)
+        if named.setdefault(number, name) != name:
+            twice.add(number)
         image: ImageRecord | None = reading.find(name, file, place)
         if image is None:
             others.add(number)
@@ -121,6 +125,10 @@ def _sheets(reading: Reading, file: str, lists: Mapping) -> tuple[dict, set]:
         sheet = reading.sheet(image, file, place)
         sheet.check_size(entry.get('width'), entry.get('height'))
         sheets.setdefault(number, []).append(sheet)
+    for number in twice:
+        for sheet in sheets.get(number, ()):
+            what = f'two images have the id {number[:60]}'
+            sheet.problem(what, _EXPORT)
     return sheets, others
 
 

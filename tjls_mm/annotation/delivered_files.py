@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ MAX_FILES = 200_000
 
 _BAD_ZIP = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError),
-    *(OverflowError, RuntimeError, ValueError),
+    *(IndexError, OverflowError, RuntimeError, ValueError),
+    *(lzma.LZMAError, struct.error),
 )
 
 
@@ -113,7 +116,7 @@ class DeliveredFiles:
                 self.refused.append((name, 'leads out of the zip'))
             elif entry.filename in seen:
                 self.refused.append((name, 'is twice in the zip'))
-            elif not entry.is_dir() and all(map(_is_shown, parts)):
+            elif name and name[-1] != '/' and all(map(_is_shown, parts)):
                 seen.add(entry.filename)
                 yield entry.filename
 

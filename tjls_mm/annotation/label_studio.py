@@ -152,19 +152,19 @@ class _LabelStudio(AnnotationFormat):
         named = {
             shown(one.get('id'))
             for one in results
-            if isinstance(one, dict) and one.get('type') != 'rectangle'
+            if isinstance(one, dict) and _type(one) in ('rectanglelabels', 'labels')
         }
         for row, entry in enumerate(results, 1):
             place = f'result {row}'
+            if _type(entry) == 'relation':
+                continue
             if not isinstance(entry, dict) or not isinstance(entry.get('value'), dict):
-                if not isinstance(entry, dict) or entry.get('type') != 'relation':
-                    sheet.problem('a result has no value', _EXPORT, place)
-            elif (
-                entry.get('type') != 'rectangle' or shown(entry.get('id')) not in named
-            ):
+                sheet.problem('a result has no value', _EXPORT, place)
+            elif _type(entry) != 'rectangle' or shown(entry.get('id')) not in named:
                 self._result(sheet, entry, place)
         if isinstance(sheet, BoxSheet):
-            sheet.says_nothing = not results
+            # Relations are between regions.
+            sheet.says_nothing = all(_type(one) == 'relation' for one in results)
 
     def instructions(self) -> str:
         return f"""\
@@ -177,8 +177,8 @@ class _LabelStudio(AnnotationFormat):
    path of the folder images, and do not sync it: without it images are not shown.
 4. *Import* label_studio_tasks.json. To see suggestions, choose their model version in
    *Settings > Annotation* (or *Machine Learning*).
-5. Label and *Submit* every image, also those with nothing in them. *Skip* gives an image
-   back to the pool.
+5. Label and *Submit* every image, also those with nothing in them. *Skip* gives an
+   image back to the pool.
 6. *Export > JSON* (not JSON-MIN, COCO, VOC or YOLO, which lose answers).
 """
 
@@ -225,7 +225,7 @@ class LabelStudio(_LabelStudio, DetectionFormat):
         return results
 
     def _result(self, sheet: BoxSheet, entry: Mapping, place: str) -> None:
-        kind, value = shown(entry.get('type')).strip("'"), entry['value']
+        kind, value = _type(entry), entry['value']
         if kind in _TAGS:
             sheet.tag(kind)
             return
@@ -237,13 +237,19 @@ class LabelStudio(_LabelStudio, DetectionFormat):
             sheet.problem('the image was turned in the tool', advice, place)
         elif kind == 'polygonlabels':
             name = _one_name(sheet, value, ('polygonlabels', 'labels'), place)
-            sheet.polygon(name, _points(sheet, value.get('points')), place)
+            if name is not None:
+                sheet.polygon(name, _points(sheet, value.get('points')), place)
         elif kind in ('rectanglelabels', 'labels', 'rectangle') and 'width' in value:
             name = _one_name(sheet, value, ('rectanglelabels', 'labels'), place)
-            if sheet.state != 'refused' or name:
+            if name is not None:
                 _read_box(sheet, name, value, place)
         else:
             sheet.other_shape(kind)
+
+
+def _type(entry) -> str:
+    kind = entry.get('type') if isinstance(entry, dict) else None
+    return kind[:30] if isinstance(kind, str) else 'result without type'
 
 
 def _entry(image: ImageRecord, number: str, kind: str, value: dict) -> dict:
@@ -261,11 +267,12 @@ def _entry(image: ImageRecord, number: str, kind: str, value: dict) -> dict:
 
 def _one_name(sheet: Sheet, value: Mapping, keys: Sequence[str], place: str):
     names = next((value[key] for key in keys if key in value), None)
-    if isinstance(names, list) and len(names) > 1:
+    names = names if isinstance(names, list) else []
+    if len(names) != 1 or names[0] is None:
         what = f'a region has {len(names)} classes'
-        sheet.problem(what, 'Leave one, or draw a region for each.', place)
+        sheet.problem(what, 'Give it one, or remove it.', place)
         return None
-    return names[0] if isinstance(names, list) and names else None
+    return names[0]
 
 
 def _read_box(sheet: BoxSheet, name, value: Mapping, place: str) -> None:

@@ -65,12 +65,11 @@ class PascalVoc(DetectionFormat):
                 self._read_image(reading.sheet(image, file), root)
 
     def _read_image(self, sheet: BoxSheet, root: Element) -> None:
-        width, height = _text(root, 'size/width'), _text(root, 'size/height')
-        if width in ('', '0') and height in ('', '0'):
-            what = 'the size of the image is not given'
-            sheet.warn(what, 'Make sure that the image was not resized.')
-        else:
-            sheet.check_size(width, height)
+        sheet.check_size(_text(root, 'size/width'), _text(root, 'size/height'))
+        named = sheet.reading.names.find(_text(root, 'filename'))
+        if named not in (None, sheet.image):
+            what = f'<filename> is another image, {named.file_name!r}'
+            sheet.problem(what, 'Keep the names that the tool gave the files.')
         objects = root.findall('object')
         for row, entry in enumerate(objects, 1):
             self._read_object(sheet, entry, f'object {row}')
@@ -94,8 +93,8 @@ class PascalVoc(DetectionFormat):
 
     def instructions(self) -> str:
         return f"""\
-1. Open the folder images in your tool (in labelImg: *Open Dir*), with PascalVOC as format
-   and {FOLDER} as *Save Dir*, where the suggestions lie.
+1. Open the folder images in your tool (in labelImg: *Open Dir*), with PascalVOC as
+   format and {FOLDER} as *Save Dir*, where the suggestions lie.
 2. Correct the boxes of every image and save it, also without boxes.
 3. Deliver the folder {FOLDER}.
 

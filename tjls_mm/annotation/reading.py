@@ -358,7 +358,8 @@ class BoxSheet(Sheet):
         if found == ours or self._wrong_size:
             return
         self._wrong_size = True
-        what = f'the image has {shown(width)} x {shown(height)} pixels there, '
+        there = ' x '.join(f'{side:g}' for side in found or ()) or 'no such number of'
+        what = f'the image has {there} pixels there, '
         what += f'{ours[0]} x {ours[1]} as exported'
         advice = 'Label the exported image, and export without resizing'
         if found == ours[::-1]:

@@ -1,7 +1,6 @@
 """The project's own file of answers: COCO's shape, floats, pixels from 0."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -80,25 +79,21 @@ def _coco_image(number: int, image: ImageRecord) -> dict:
 
 def _coco_box(box: Box) -> dict:
     x1, y1, x2, y2 = map(float, box.bbox)
-    width, height = _difference(x1, x2), _difference(y1, y2)
+    width, height = x2 - x1, y2 - y1
     entry = {
         'bbox': [x1, y1, width, height],
         'area': width * height,
         'iscrowd': 0,
         'segmentation': [],
     }
+    if (x1 + width, y1 + height) != (x2, y2):
+        # By a rounding of floats.
+        entry['xyxy'] = [x1, y1, x2, y2]
     if box.ignore:
         entry['ignore'] = 1
     if box.score is not None:
         entry['score'] = float(box.score)
     return entry
-
-
-def _difference(low: float, high: float) -> float:
-    """The float that added to ``low`` gives ``high`` exactly."""
-    about = high - low
-    tries = (about, math.nextafter(about, math.inf), math.nextafter(about, -math.inf))
-    return next((one for one in tries if low + one == high), about)
 
 
 def read_answers(path: str | Path) -> StoredAnswers:
@@ -137,5 +132,7 @@ def _record(entry: Mapping) -> ImageRecord:
 
 def _box(name: str, entry: Mapping) -> Box:
     x, y, width, height = map(float, entry['bbox'])
-    bbox = (x, y, x + width, y + height)
-    return Box(name, bbox, entry.get('score'), bool(entry.get('ignore')))
+    bbox = entry.get('xyxy', (x, y, x + width, y + height))
+    return Box(
+        name, tuple(map(float, bbox)), entry.get('score'), bool(entry.get('ignore'))
+    )

@@ -90,10 +90,10 @@ class Yolo(DetectionFormat):
 
     def instructions(self) -> str:
         return f"""\
-1. Open the folder images in your tool, with YOLO as format; suggestions lie in {FOLDER},
-   names of classes in data.yaml and classes.txt, in the order of their numbers.
+1. Open the folder images in your tool, with YOLO as format. Suggestions lie in
+   {FOLDER}, names of classes in data.yaml and classes.txt in the order of numbers.
 2. Correct the boxes of every image and save it, also without boxes.
-3. Deliver the folder {FOLDER} together with data.yaml or classes.txt, as a folder or zip.
+3. Deliver the folder {FOLDER} with data.yaml or classes.txt, as a folder or zip.
 
 An image without a file counts as not answered. An empty file may be of an image with
 nothing in it, or not: set no_boxes='nothing' or no_boxes='unanswered'.
@@ -137,16 +137,27 @@ def _class_names(reading: Reading) -> dict[int, str] | None:
     return lists[0][1] if lists else None
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader without references, of which few make gigabytes."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError('has references')
+        return super().compose_node(parent, index)
+
+
 def _parse_names(file: str, data: bytes) -> dict[int, str]:
     text = parse_text(data)
     if PurePosixPath(file).suffix.lower() not in ('.yaml', '.yml'):
         lines = text.replace('\r\n', '\n').rstrip().split('\n')
         return {row: line.strip() for row, line in enumerate(lines)}
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _PlainLoader)
     except _BAD_YAML as error:
         what = f'is no YAML ({type(error).__name__})'
         raise Unusable(what, _EXPORT) from None
+    if isinstance(content, dict) and 'kpt_shape' in content:
+        raise Unusable('is of key points', _EXPORT)
     names = content.get('names') if isinstance(content, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
