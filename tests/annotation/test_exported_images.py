@@ -68,6 +68,8 @@ def test_same_base_names_and_odd_ones_get_names_of_their_own(tmp_path):
         assert content == path.read_bytes()
         assert record.sha256 == hashlib.sha256(content).hexdigest()
     ImageNames(records)
+    again = export_images(tmp_path / 'out', [(one, path) for one in ids])
+    assert again == records
     # Of another stage, with the same rank.
     (other,) = export_images(tmp_path / 'later', [('b/000004', path)])
     assert other.file_name != records[0].file_name
@@ -93,9 +95,10 @@ def test_files_that_no_browser_shows_become_png(tmp_path):
     picture(tmp_path / 'grey.ppm', (8, 6))
     paths = [('deep', tmp_path / 'deep.tif'), ('grey', tmp_path / 'grey.ppm')]
     records = export_images(tmp_path / 'out', paths)
-    for record in records:
+    for record, white in zip(records, (40_000 // 256, 255), strict=True):
         with Image.open(tmp_path / 'out' / record.file_name) as image:
             assert image.format == 'PNG' and image.size == (8, 6)
+            assert np.asarray(image.convert('L')).max() == white
     pixels = Image.new('L', (5, 4))
     (record,) = export_images(tmp_path / 'out', [('test/7', pixels)])
     assert (record.width, record.height) == (5, 4)

@@ -1,5 +1,6 @@
 """Copies of images for annotators: upright, under flat and unique names."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from tjls_mm.annotation.boxes import ImageRecord
@@ -14,7 +16,7 @@ from tjls_mm.errors import InputError
 from tjls_mm.files import atomic_path, file_hash
 
 # What browsers show, by Pillow's names.
-_SHOWN = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'BMP': '.bmp'}
+_SHOWN = {'JPEG': '.jpg', 'MPO': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'BMP': '.bmp'}
 _ORIENTATION = 0x0112
 _UNREADABLE = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
@@ -26,7 +28,8 @@ def export_images(
 
     A file is copied as it is, unless EXIF turns it or no browser shows it: then it is
     turned, or becomes PNG. Names are ``000001_name_1a2b3c4d.jpg``: the rank, what the
-    image was called, a hash of its image_id. Files that are there are kept.
+    image was called, a hash of its image_id. Files that are there are kept, so the same
+    call gives the same records again.
 
     Args:
         folder: Where to write.
@@ -57,7 +60,7 @@ def _export(
     is_file = not isinstance(given, Image.Image)
     try:
         image = Image.open(given) if is_file else given
-        with image if is_file else _Open():
+        with image if is_file else contextlib.nullcontext():
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
             suffix = _SHOWN.get(image.format or '', '.png')
             path = folder / export_name(rank, image_id, suffix)
@@ -79,16 +82,6 @@ def _export(
     return ImageRecord(image_id, path.name, *size, file_hash(path))
 
 
-class _Open:
-    """Keeps an image open that the caller has opened."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-
 def _write(path: Path, image: str | Path | Image.Image) -> None:
     with atomic_path(path) as temporary:
         if isinstance(image, str | os.PathLike):
@@ -96,6 +89,9 @@ def _write(path: Path, image: str | Path | Image.Image) -> None:
         elif path.suffix == '.jpg':
             image.convert('RGB').save(temporary, 'JPEG', quality=95)
         elif path.suffix == '.png':
+            if image.mode.startswith('I;16'):
+                # As OpenCV reads 16 bits; Pillow would make nearly all of it white.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             modes = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA')
             image = image if image.mode in modes else image.convert('RGB')
             image.save(temporary, 'PNG')
