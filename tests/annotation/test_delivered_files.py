@@ -112,7 +112,7 @@ def test_brackets_without_end_and_huge_numbers():
     for text in (b'[' * 200_000, digits, b'\xff\xfe\x00\xd8', b'\xff'):
         with pytest.raises(Unusable):
             module.parse_json(text)
-    deep = '<a>' * 100_000
+    deep = '<a>' * 20_000
     with pytest.raises(Unusable):
         module.parse_xml(deep.encode())
     with pytest.raises(Unusable):

@@ -241,6 +241,7 @@ def test_bytes_of_any_kind(tmp_path):
     check()
 
 
+@pytest.mark.filterwarnings('ignore:Duplicate name')
 def test_zips_with_names_of_any_kind(tmp_path):
     part = st.sampled_from(['..', 'a', '.', '', 'C:', 'helmet', *NAMES, 'a.json', '\\'])
     paths = st.lists(part, min_size=1, max_size=3).map('/'.join)

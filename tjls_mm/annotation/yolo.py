@@ -22,8 +22,9 @@ from tjls_mm.registry import ANNOTATION_FORMATS
 FOLDER = 'labels'
 _CLASS_LISTS = ('data.yaml', 'data.yml', 'dataset.yaml', 'classes.txt', 'obj.names')
 # Text files that tools put beside the labels.
-_OTHERS = ('classes.txt', 'train.txt', 'val.txt', 'valid.txt', 'test.txt')
-_OTHERS += ('readme.txt', 'readme.dataset.txt', 'readme.roboflow.txt', 'notes.txt')
+_OTHERS = [f'{split}.txt' for split in ('train', 'val', 'valid', 'test')]
+_OTHERS += [f'readme{more}.txt' for more in ('', '.dataset', '.roboflow')]
+_OTHERS += ['classes.txt', 'notes.txt']
 # Lists of names are short, and YAML is slow to read.
 _MAX_LIST = 1 << 20
 _BAD_YAML = (
