@@ -88,7 +88,7 @@ def test_crowds_are_ignored_and_masks_need_a_box(tmp_path):
     assert read_coco(tmp_path, crowd).answers[FIRST][0].ignore
     mask = changed(bbox=None)
     mask['annotations'][0]['segmentation'] = [[1, 1, 9, 1, 9, 9]]
-    assert '1 segmentation without bbox' in told(read_coco(tmp_path, mask))
+    assert '1 x segmentation without bbox' in told(read_coco(tmp_path, mask))
 
 
 @pytest.mark.parametrize(

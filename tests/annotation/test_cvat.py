@@ -71,7 +71,7 @@ def test_rotation_is_about_the_middle(tmp_path):
     assert sides(right, FIRST) == [('helmet', 50, 30, 70, 70)]
     tilted = BOX.format('rotation="30.00"')
     refused = read_cvat(tmp_path, tilted, no_boxes='unanswered')
-    assert refused.refused == [FIRST] and '1 rotated' in told(refused)
+    assert refused.refused == [FIRST] and '1 x rotated box' in told(refused)
     rules = {'rotated': 'envelope', 'no_boxes': 'unanswered'}
     envelope = read_cvat(tmp_path, tilted, **rules)
     assert sides(envelope, FIRST) == [('helmet', 37.68, 31.34, 82.32, 68.66)]
@@ -81,12 +81,12 @@ def test_rotation_is_about_the_middle(tmp_path):
 def test_other_shapes_are_never_no_boxes(tmp_path, kind):
     shape = f'<{kind} label="helmet" points="1,1;9,9"/>'
     delivery = read_cvat(tmp_path, shape, BOX.format(''), no_boxes='nothing')
-    assert delivery.refused == [FIRST] and f'1 {kind}' in told(delivery)
+    assert delivery.refused == [FIRST] and f'1 x {kind}' in told(delivery)
 
 
 def test_polygons(tmp_path):
     polygon = '<polygon label="helmet" points="10,10;50.5,12;30,60"/>'
-    assert '1 polygon' in told(read_cvat(tmp_path, polygon, BOX.format('')))
+    assert '1 x polygon' in told(read_cvat(tmp_path, polygon, BOX.format('')))
     delivery = read_cvat(tmp_path, polygon, BOX.format(''), shapes='envelope')
     assert sides(delivery, FIRST) == [('helmet', 10, 10, 50.5, 60)]
     broken = polygon.replace('50.5,12', '50.5')

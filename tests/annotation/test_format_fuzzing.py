@@ -35,60 +35,95 @@ QUICK = settings(
 LOOSE = {'bad_boxes': 'clip', 'rotated': 'envelope', 'shapes': 'envelope'}
 SAID = {**LOOSE, 'no_boxes': 'nothing', 'duplicates': 'drop'}
 
-names = st.sampled_from([*NAMES, *(image.image_id for image in IMAGES), 'x.jpg', '..'])
-classes = st.sampled_from([*CLASSES, 'hat', 'no_objects', ''])
+names = st.sampled_from([*NAMES, *(image.image_id for image in IMAGES)] * 3 + ['..'])
+classes = st.sampled_from([*CLASSES * 5, 'hat', 'no_objects', ''])
 rubbish = st.none() | st.booleans() | st.text(max_size=5) | st.integers() | st.floats()
 tiny = rubbish | st.lists(rubbish, max_size=2) | st.fixed_dictionaries({'a': rubbish})
-sides = st.floats(-20, 220) | st.integers(-3, 300) | st.just(10**400) | rubbish
+low, high = st.floats(-0.5, 50), st.floats(55, 120)
+wild = st.floats(-20, 1e4) | st.just(10**400) | rubbish
 
 
-def objects(**fields):
-    """Objects with the fields of a format, each now and then missing or rubbish."""
-    return st.fixed_dictionaries({}, optional={k: v | tiny for k, v in fields.items()})
+@st.composite
+def side(draw, good):
+    """A coordinate, now and then anything."""
+    return draw(wild if draw(st.integers(0, 30)) == 1 else good)
 
 
-def lists(one):
-    return st.lists(one, max_size=3) | tiny
+degrees = side(st.sampled_from([0] * 6 + [90, 30, 360]))
 
 
-def label_studio(draw):
-    keys = ('rectanglelabels', 'polygonlabels', 'labels', 'choices')
+@st.composite
+def objects(draw, **fields):
+    """Objects with the fields of a format, now and then missing or rubbish."""
+    found = {}
+    for key, good in fields.items():
+        chance = draw(st.integers(0, 40))
+        if chance:
+            found[key] = draw(tiny if chance == 1 else good)
+    return found
+
+
+@st.composite
+def lists(draw, one, most=3):
+    """Short lists, now and then something else."""
+    chance = draw(st.integers(0, 40))
+    return draw(tiny if chance == 1 else st.lists(one, max_size=most))
+
+
+def mostly(good, *others):
+    """The first of some values in most draws."""
+    return st.sampled_from([good] * 12 + [*others])
+
+
+def label_studio(draw, key):
+    points = st.lists(st.lists(side(low), min_size=2, max_size=2), min_size=3)
     value = objects(
-        **{key: lists(classes) for key in keys},
-        **dict.fromkeys(('x', 'y', 'width', 'height', 'rotation'), sides),
-        points=lists(lists(sides)),
+        **{key: st.lists(classes, min_size=1, max_size=1), 'points': points},
+        **{name: side(low) for name in ('x', 'y', 'width', 'height')},
+        rotation=degrees,
     )
-    kinds = st.sampled_from([*keys, 'rectangle', 'relation', 'brushlabels'])
-    size = {'original_width': st.sampled_from([200, 120, 640])}
-    result = objects(type=kinds, value=value, image_rotation=st.just(0), **size)
+    kinds = mostly(key, 'polygonlabels', 'rectangle', 'relation', 'brushlabels')
+    result = objects(type=kinds, value=value, image_rotation=mostly(0, 90))
     annotation = objects(
-        result=lists(result), was_cancelled=st.booleans(), updated_at=st.text()
+        result=lists(result, 2), was_cancelled=mostly(False, True), updated_at=st.text()
     )
     data = objects(image=names, image_id=names)
-    task = objects(data=data, annotations=lists(annotation), drafts=tiny, id=rubbish)
+    task = objects(data=data, annotations=lists(annotation, 2), drafts=tiny, id=rubbish)
     return json.dumps(draw(lists(task)))
 
 
+def rectangles(draw):
+    return label_studio(draw, 'rectanglelabels')
+
+
+def choices(draw):
+    return label_studio(draw, 'choices')
+
+
 def coco(draw):
-    ids = st.integers(0, 2)
-    image = objects(
-        id=ids,
-        file_name=names,
-        width=st.sampled_from([200, 120]),
-        height=st.sampled_from([200, 120]),
-    )
+    row = draw(st.permutations(range(3)))
+    images = [
+        objects(
+            id=st.just(number),
+            file_name=st.just(image.file_name),
+            width=mostly(image.width, 640),
+            height=mostly(image.height, 640),
+        )
+        for number, image in zip(row, IMAGES, strict=True)
+    ]
+    box = st.tuples(side(low), side(low), side(high), side(high)).map(list)
     annotation = objects(
-        image_id=ids,
-        category_id=ids,
-        bbox=lists(sides),
+        image_id=mostly(0, 1, 2, 3),
+        category_id=mostly(0, 1, 2),
+        bbox=box,
         segmentation=tiny,
-        attributes=objects(rotation=sides),
-        iscrowd=ids,
+        attributes=objects(rotation=degrees),
+        iscrowd=mostly(0, 1),
     )
     content = objects(
-        images=lists(image),
-        annotations=lists(annotation),
-        categories=lists(objects(id=ids, name=classes)),
+        images=st.tuples(*images).map(list),
+        annotations=lists(annotation, 4),
+        categories=st.just([{'id': 0, 'name': 'helmet'}, {'id': 1, 'name': 'hat'}]),
         info=objects(contributor=st.just('Label Studio')),
     )
     return json.dumps(draw(content))
@@ -102,21 +137,21 @@ def _xml(text) -> str:
 
 
 def cvat(draw):
-    tags = st.sampled_from(['box', 'polygon', 'tag', 'mask', 'x'])
-    keys = ('xtl', 'ytl', 'xbr', 'ybr', 'rotation')
-    pairs = st.lists(st.tuples(sides, sides), max_size=4)
+    tags = mostly('box', 'polygon', 'tag', 'mask', 'x')
+    pairs = st.lists(st.tuples(side(low), side(low)), min_size=3, max_size=4)
+    ends = {'xtl': side(low), 'ytl': side(low), 'xbr': side(high), 'ybr': side(high)}
     shape = st.tuples(
         tags,
-        objects(label=classes, **dict.fromkeys(keys, sides)),
+        objects(label=classes, rotation=degrees, **ends),
         pairs.map(lambda found: ';'.join(f'{x},{y}' for x, y in found)),
     )
-    size = objects(name=names, width=st.just(200), height=st.just(120))
     parts = []
-    for fields, shapes in draw(
-        st.lists(st.tuples(size, st.lists(shape, max_size=3)), max_size=3)
-    ):
+    for image in draw(st.lists(st.sampled_from(IMAGES), max_size=3)):
+        size = {'width': image.width, 'height': image.height}
+        known = {key: mostly(value, 640) for key, value in size.items()}
+        fields = draw(objects(name=st.just(image.file_name), **known))
         parts.append(f'<image {_attributes(fields)}>')
-        for tag, known, points in shapes:
+        for tag, known, points in draw(st.lists(shape, max_size=3)):
             parts.append(f'<{tag} {_attributes(known)} points="{_xml(points)}"/>')
         parts.append('</image>')
     return f'<annotations>{"".join(parts)}</annotations>'
@@ -127,16 +162,15 @@ def _attributes(fields: dict) -> str:
 
 
 def voc(draw):
-    keys = ('xmin', 'ymin', 'xmax', 'ymax')
-    box = objects(**dict.fromkeys(keys, sides))
-    shape = objects(name=classes, difficult=st.integers(0, 1), bndbox=box, polygon=tiny)
-    size = objects(width=st.just(200), height=st.just(120))
-    document = objects(filename=names, size=size, owner=objects(name=classes))
-    content = draw(document | st.just({}))
-    objects_ = ''.join(_tree('object', one) for one in draw(st.lists(shape)))
-    fields = content if isinstance(content, dict) else {}
+    ends = {'xmin': side(low), 'ymin': side(low), 'xmax': side(high)}
+    box = objects(**ends, ymax=side(high))
+    shape = objects(name=classes, difficult=st.integers(0, 1), bndbox=box)
+    size = objects(width=mostly(200, 640, 0), height=mostly(120, 0))
+    owner = objects(name=mostly('x', 'Label Studio'))
+    fields = draw(objects(filename=mostly(NAMES[0], NAMES[1]), size=size, owner=owner))
     inner = ''.join(_tree(key, value) for key, value in fields.items())
-    return f'<annotation>{inner}{objects_}</annotation>'
+    inner += ''.join(_tree('object', one) for one in draw(st.lists(shape, max_size=3)))
+    return f'<annotation>{inner}</annotation>'
 
 
 def _tree(tag: str, value) -> str:
@@ -147,25 +181,29 @@ def _tree(tag: str, value) -> str:
 
 
 def yolo(draw):
-    numbers = st.floats(-0.5, 1.5) | st.integers(-1, 3) | rubbish
-    line = st.lists(numbers, max_size=10)
+    share = side(st.floats(0.2, 0.6))
+    points = st.lists(share, min_size=4, max_size=8)
+    numbers = st.tuples(mostly(0, 1, 7, 'x'), share, share, share, share)
+    line = numbers | numbers | numbers | st.tuples(st.just(0), points)
     lines = draw(st.lists(line, max_size=3))
-    return '\n'.join(' '.join(str(one) for one in line) for line in lines)
+    flat = [[*one[:1], *(one[1] if len(one) == 2 else one[1:])] for one in lines]
+    return '\n'.join(' '.join(map(str, one)) for one in flat)
 
 
 def table(draw):
-    rows = draw(st.lists(st.lists(names | classes | rubbish, max_size=4), max_size=4))
-    head = draw(st.sampled_from(['image,class', 'class;file', 'image', '"', '']))
-    return '\n'.join([head, *(','.join(map(str, row)) for row in rows)])
+    head = draw(mostly('image,class', 'class;file', 'image', '"', ''))
+    row = st.tuples(names, mostly('helmet', 'hat', '', '"')) | st.tuples(names, rubbish)
+    rows = draw(st.lists(row, max_size=4))
+    return '\n'.join([head, *(','.join(map(str, one)) for one in rows)])
 
 
-class_list = st.sampled_from(
-    [yaml.safe_dump({'names': list(CLASSES)}), 'names: [', 'names: {0: helmet, 1: x}']
+class_list = mostly(
+    yaml.safe_dump({'names': list(CLASSES)}), 'names: [', 'names: {0: helmet, 1: x}'
 )
 
 FORMATS = {
-    'label_studio': (label_studio, 'a.json', [LabelStudio(), LabelStudio(**LOOSE)]),
-    'choices': (label_studio, 'a.json', [LabelStudioChoices('latest')]),
+    'label_studio': (rectangles, 'a.json', [LabelStudio(), LabelStudio(**LOOSE)]),
+    'choices': (choices, 'a.json', [LabelStudioChoices('latest')]),
     'coco': (coco, 'a.json', [CocoJson(), CocoJson(**SAID)]),
     'cvat': (cvat, 'a.xml', [Cvat(), Cvat(**SAID)]),
     'voc': (voc, f'{stem(NAMES[0])}.xml', [PascalVoc(), PascalVoc(1, **SAID)]),

@@ -98,7 +98,7 @@ def test_rotated_boxes(tmp_path, degrees, expected):
     assert sides(delivery, FIRST) == [('helmet', *expected)]
     if degrees == 30:
         refused = read_tasks(tmp_path, rotated)
-        assert '1 rotated boxes' in told(refused)
+        assert '1 x rotated box' in told(refused)
         assert "rotated='envelope'" in told(refused)
 
 
@@ -110,7 +110,7 @@ def test_other_shapes_are_refused_by_count_and_are_never_nothing(tmp_path):
     shapes = task(FIRST, annotation(polygon, polygon, brush))
     refused = read_tasks(tmp_path, shapes)
     assert refused.refused == [FIRST]
-    assert '2 polygon' in told(refused) and '1 brushlabels' in told(refused)
+    assert '2 x polygon' in told(refused) and '1 x brushlabels' in told(refused)
     alone = task(FIRST, annotation(polygon))
     envelope = read_tasks(tmp_path, alone, shapes='envelope')
     assert sides(envelope, FIRST) == [('helmet', 20, 12, 100, 72)]

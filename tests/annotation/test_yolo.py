@@ -91,8 +91,8 @@ def test_lists_that_cannot_be_used(tmp_path, names, message):
         ('1 40 48 60 72', 'outside its image'),
         ('1 0.25 0.5 0.9 0.2', 'leaves its image'),
         ('1 0.25 0.5 0 0', 'less than a pixel'),
-        (POLYGON, '1 polygon'),
-        ('1 0.25 0.5 0.1 0.2 0.1 0.1 2', '1 line of key points'),
+        (POLYGON, '1 x polygon'),
+        ('1 0.25 0.5 0.1 0.2 0.1 0.1 2', '1 x line of key points'),
     ],
 )
 def test_lines_that_cannot_be_used(tmp_path, line, message):

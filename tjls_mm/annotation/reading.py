@@ -448,7 +448,7 @@ class BoxSheet(Sheet):
             abs(math.remainder(angle, 90)) >= 0.01
             and self.reading.rules.rotated == 'error'
         ):
-            self.shapes['rotated'] += 1
+            self.shapes['rotated box'] += 1
         else:
             self.corners(name, rotated_corners(values, angle, pivot), place)
 
@@ -499,15 +499,14 @@ class BoxSheet(Sheet):
         return tuple(boxes) if self.state == 'answered' else None
 
     def _note_shapes(self) -> None:
-        for kind, count in self.shapes.items():
-            boxes = 'boxes' if kind == 'rotated' else ''
-            what = f'{count} {kind} {boxes}'.strip()
-            advice = 'Draw upright boxes in their place'
-            if kind == 'rotated':
-                advice += "; or rotated='envelope' takes the boxes around them"
-            elif kind == 'polygon':
-                advice += "; or shapes='envelope' takes the boxes around them"
-            self.problem(f'the image has {what}, expected boxes', f'{advice}.')
+        if not self.shapes:
+            return
+        advice = 'Draw upright boxes in their place'
+        for kind, setting in (('rotated box', 'rotated'), ('polygon', 'shapes')):
+            if kind in self.shapes:
+                advice += f"; {setting}='envelope' takes the box around a {kind}"
+        what = f'the image has what is no upright box: {_counts(self.shapes)}'
+        self.problem(what, f'{advice}.')
 
     def _note_no_boxes(self) -> None:
         if self.dropped:
@@ -573,4 +572,4 @@ def rotated_corners(
 
 
 def _counts(counter: collections.Counter) -> str:
-    return ', '.join(f'{count} {kind}' for kind, count in counter.items())
+    return ', '.join(f'{count} x {kind}' for kind, count in counter.items())
