@@ -63,6 +63,8 @@ def test_label_studio_writes_no_objects_where_it_drops_polygons(tmp_path):
     owner = '<owner><name>Label Studio</name></owner>'
     delivery = read_voc(tmp_path, document(more=owner), no_boxes='nothing')
     assert delivery.refused == [FIRST] and 'JSON' in told(delivery)
+    cut = read_voc(tmp_path, document(OBJECT.format(0), more=owner))
+    assert FIRST in cut.answers and 'whole pixels' in warned(cut)
 
 
 def test_renamed_files_and_one_that_names_another_image(tmp_path):

@@ -70,14 +70,17 @@ class PascalVoc(DetectionFormat):
         if named not in (None, sheet.image):
             what = f'<filename> is another image, {named.file_name!r}'
             sheet.problem(what, 'Keep the names that the tool gave the files.')
+        by_label_studio = _text(root, 'owner/name') == 'Label Studio'
         objects = root.findall('object')
         for row, entry in enumerate(objects, 1):
             self._read_object(sheet, entry, f'object {row}')
-        if not objects and _text(root, 'owner/name') == 'Label Studio':
-            sheet.problem(
-                'Label Studio wrote no object, as it does where it drops other shapes',
-                "Export 'JSON' and use the format LabelStudio.",
-            )
+        advice = "Export 'JSON' and use the format LabelStudio."
+        if by_label_studio and not objects:
+            what = 'Label Studio wrote no object, as it does where it drops shapes'
+            sheet.problem(what, advice)
+        elif by_label_studio:
+            what = "Label Studio's VOC cuts boxes to whole pixels and loses rotations"
+            sheet.warn(f'{what}, empty and skipped images', advice)
 
     def _read_object(self, sheet: BoxSheet, entry: Element, place: str) -> None:
         if entry.find('bndbox') is None:
