@@ -165,6 +165,7 @@ def test_a_class_that_is_not_in_the_list(tmp_path):
     [
         # Per cent of 200 x 120 pixels; tools round at the border.
         ({'x': -0.4}, 'error', (0, 24, 59.2, 72)),
+        ({'x': -0.8}, 'error', None),
         ({'x': -10}, 'drop', None),
         ({'x': -10}, 'clip', (0, 24, 40, 72)),
         ({'width': 200}, 'clip', (20, 24, 200, 72)),
