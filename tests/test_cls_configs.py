@@ -106,7 +106,7 @@ def test_config_plans_and_its_model_builds(name, tmp_path):
         2 * cfg.train_dataloader.batch_size - 1 if with_bank else 0
     )
     assert (plan.query.needs == Needs()) == ('random' in name)
-    is_joint = 'random' not in name and 'margin' not in name
+    is_joint = not any(plain in name for plain in ('random', 'margin', 'auto'))
     assert ('pool' in cfg.train_dataloader.dataset) == is_joint
     total = cfg.train_dataloader.batch_size
     assert cfg.auto_scale_lr.base_batch_size == total

@@ -86,7 +86,7 @@ def test_config_plans_and_its_model_builds(name, tmp_path):
     assert plan.deriver.bank_size(1) == expected
     plain = 'random' in name or 'full' in name
     assert (plan.query.needs == Needs()) == plain
-    is_joint = not plain and 'class_balanced' not in name
+    is_joint = not plain and 'auto' not in name
     assert ('pool' in cfg.train_dataloader.dataset) == is_joint
 
 

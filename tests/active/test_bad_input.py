@@ -93,6 +93,15 @@ def test_bad_test_annotation(refused, part, tag, value, problem):
     refused(rf'{image_id}\.xml.*{problem}')
 
 
+def test_annotation_with_entities_is_not_expanded(refused, part):
+    image_id = image_set(part, 'test').read_text().split()[3]
+    path = part / 'Annotations' / f'{image_id}.xml'
+    text = path.read_text()
+    bomb = '<!DOCTYPE x [<!ENTITY a "dragon"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
+    path.write_text(bomb + text.replace('<name>', '<name>&b;', 1))
+    refused(rf'{image_id}\.xml is not a VOC annotation')
+
+
 def test_bad_labelled_annotation(refused, part, tmp_path):
     ids = image_set(part, 'trainval').read_text().split()
     (tmp_path / 'initial.txt').write_text(''.join(f'VOCdemo/{i}\n' for i in ids[:8]))

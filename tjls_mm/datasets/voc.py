@@ -5,8 +5,9 @@ import functools
 import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError, parse
+from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml.ElementTree import parse
 from mmdet.datasets import VOCDataset
 
 from tjls_mm.datasets.detection_source import DetectionSource, Instance
@@ -109,7 +110,9 @@ class VOCFiles(DetectionSource):
 @functools.lru_cache(maxsize=100_000)
 def _read_annotation(path: str, changed: int) -> tuple[Instance, ...]:
     try:
-        return tuple(map(_read_object, parse(path).getroot().findall('object')))
+        # What others wrote: entities could fill the memory or open other files.
+        root = parse(path, forbid_dtd=True).getroot()
+        return tuple(map(_read_object, root.findall('object')))
     except _BAD_XML as e:
         expected = '<object> entries with <name> and <bndbox> of four numbers'
         raise InputError(

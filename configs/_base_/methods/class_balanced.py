@@ -1,2 +1,0 @@
-# A plain detector, and picks that balance the classes of its boxes.
-method = dict(query=dict(type='tjls_mm.ClassBalanced'))
