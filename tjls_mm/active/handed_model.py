@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,9 @@ class HandedModel:
         # Images of several sizes would be padded by what is in the batch.
         is_one = 'decode_once' in self.dataset or one_size(pipeline) or _crops(pipeline)
         self.batch_size = size if is_one else 1
-        self.num_workers = score.get('num_workers', loader.get('num_workers', 0))
+        workers = score.get('num_workers', loader.get('num_workers', 0))
+        # Configs count on the machine that trained.
+        self.num_workers = min(workers, os.cpu_count() or 1)
 
     def _find_classes(self) -> tuple[str, ...]:
         numbers = [

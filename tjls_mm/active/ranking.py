@@ -109,6 +109,7 @@ def rank_images(job: RankingJob) -> Path:
         pool, labelled = ranking.gather()
         selection = ranking.select(pool, labelled)
         ranking.write(pool, selection)
+        ranking.report()
     return ranking.folder.path
 
 
@@ -268,7 +269,8 @@ class Ranking:
         try:
             path.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder.lock, timeout=0):
-                remove_leftovers(path)
+                for part in (path, self.folder.to_annotate):
+                    remove_leftovers(part)
                 yield
         except Timeout:
             raise InputError(
@@ -436,6 +438,20 @@ class Ranking:
         write_json(folder.record, record)
         write_image_ids(folder.selected, selected)
 
+    def report(self) -> None:
+        """Say what was chosen and where it is."""
+        n_labelled, folder = len(self.labelled), self.folder
+        name = self.query_config['type'].split('.')[-1]
+        print(
+            f'{len(self.facts)} images, {n_labelled} labelled: {name} chose '
+            f'{self.job.budget} of {len(self.facts) - n_labelled}.\n'
+            f'  {folder.selected}  first choice first\n'
+            f'  {folder.picked_images}  these images\n'
+            f'  {folder.ranking}  scores of all\n'
+            f'  {folder.gallery}  a look at them',
+            flush=True,
+        )
+
     def _draw_gallery(
         self, selected: list[str], pool: Outputs, selection: Selection
     ) -> None:
@@ -453,7 +469,9 @@ def _features_config(text: str | None, cfg: Config) -> Mapping:
     if text and osp.isfile(text):
         cfg = load_config(text)
     elif text:
-        return parse_settings(text, '--features')
+        own = parse_settings(text, '--features')
+        scoped = '.' in own['type']
+        return own if scoped else {**own, 'type': f'tjls_mm.{own["type"]}'}
     own = cfg.get('features') or (cfg.get('method') or {}).get('features')
     if own is None and text:
         raise InputError(

@@ -57,13 +57,19 @@ def parse_settings(text: str, option: str) -> dict:
     return settings
 
 
+LITERALS = ('None', 'True', 'False')
+
+
 def _read(node: ast.AST) -> object:
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        return {'type': ast.unparse(node)}
+    name = ast.unparse(node)
+    if all(part.isidentifier() for part in name.split('.')) and name not in LITERALS:
+        return {'type': name}
     if isinstance(node, ast.Call):
         if node.args or any(keyword.arg is None for keyword in node.keywords):
             raise ValueError('arguments need names')
         settings = {} if ast.unparse(node.func) == 'dict' else _read(node.func)
+        if not isinstance(settings, dict):
+            raise ValueError('a call of what has no name')
         return settings | {k.arg: _read(k.value) for k in node.keywords}
     if isinstance(node, ast.Dict):
         keys = map(ast.literal_eval, node.keys)

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tjls_mm.files import file_hash, read_json, write_json, write_text
+from tjls_mm.files import (
+    file_hash,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.outputs import Outputs, gather_outputs
 from tjls_mm.outputs.outputs import INDEX_FILE, Boxes, ImageBoxes
@@ -104,6 +110,7 @@ class ScoreCache:
         content = {'draw': [*draw], 'images': {i: [*f] for i, f in images.items()}}
         store = self.folder / _digest({**content, 'names': [*names]})
         listed, ids = store.with_suffix('.json'), store.with_suffix('.txt')
+        remove_leftovers(self.folder)
         write_json(self.folder / 'made_of.json', self.made_of)
         write_text(listed, json.dumps(content) + '\n')
         write_image_ids(ids, images)

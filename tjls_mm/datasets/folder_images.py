@@ -110,7 +110,10 @@ class _FolderSource(ImageSource):
         if image_ids and self.labels is None:
             yield f'{image_ids[0]} ({what} image) has no label: set annotated.'
         elif image_ids:
-            yield from self.labels.annotation_problems(image_ids, what)
+            try:
+                yield from self.labels.annotation_problems(image_ids, what)
+            except InputError as error:  # an image that its files do not name
+                yield str(error)
 
 
 @IMAGE_SOURCES.register_module()
