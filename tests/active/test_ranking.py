@@ -12,15 +12,18 @@ import families
 import numpy as np
 import pytest
 import torch
-from conftest import load_tool
+from conftest import load_tool, make_config
 from mmengine.config import Config
 from PIL import Image
+from test_coco_trial import CATEGORIES
+from test_coco_trial import coco as demo_coco
 from test_kills import Killer
 from test_trial import Killed
 
 from tjls_mm.active import score_cache
 from tjls_mm.active.ranking import RankingJob, rank_images
 from tjls_mm.active.ranking_inputs import DEFAULT_QUERIES, parse_settings
+from tjls_mm.active.trial import run_stages
 from tjls_mm.datasets import CocoFiles, FolderImages
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import read_image_ids
@@ -29,7 +32,7 @@ from tjls_mm.outputs import Needs
 from tjls_mm.outputs.readers.dense import DenseReader
 from tjls_mm.query import QUERIES, QueryStrategy
 from tjls_mm.query.strategy import Selection
-from tjls_mm.stage_folder import RankingFolder
+from tjls_mm.stage_folder import RankingFolder, TrialFolder
 
 CLASSES = ('ball', 'crate', 'cone')
 N_IMAGES, BUDGET = 14, 4
@@ -361,6 +364,19 @@ def test_weights_of_another_model(job, brought, tmp_path, scored):
     assert '2 of' in message and 'bbox_head.retina_cls' in message
     assert 'trained on 3 classes, the config has 5' in message
     assert scored.seen == []
+    broken = {
+        **state,
+        'bbox_head.retina_cls.bias': torch.full_like(
+            state['bbox_head.retina_cls.bias'], float('nan')
+        ),
+    }
+    save(broken)
+    message = refused(bad)
+    assert 'cannot rank these images' in message and '00.png' in message
+    assert (
+        '--work-dir' not in message and not Path(bad.work_dir, 'selected.txt').exists()
+    )
+    scored.seen.clear()
     # As a wrapper for several GPUs saves them.
     save({f'module.{key}': value for key, value in state.items()})
     rank_images(bad)
@@ -653,3 +669,26 @@ def test_a_pool_of_a_trial_needs_no_list(brought, tmp_path):
     assert all(i.startswith('night/') for i in part.list_images('pool'))
     with pytest.raises(InputError, match='leads out'):
         FolderImages(**settings, pool_dirs=['../other']).list_images('pool')
+
+
+def test_a_trial_on_a_folder(copied_data, tmp_path):
+    for name, part, first in (('pool', 'trainval', 1), ('test', 'test', 99)):
+        content = json.dumps(demo_coco(copied_data, part, first))
+        (copied_data / f'{name}.json').write_text(content)
+    cfg = make_config(copied_data, tmp_path / 'work', 'demo_random')
+    answers = dict(type='tjls_mm.CocoFiles', image_dirs='VOCdemo/JPEGImages')
+    answers.update(pool_files=['pool.json'], test_files=['test.json'])
+    cfg.data_source = dict(
+        type='tjls_mm.FolderImages',
+        data_root=str(copied_data),
+        classes=tuple(CATEGORIES),
+        pool_dirs=['VOCdemo/JPEGImages'],
+        annotated=answers,
+    )
+    # Nobody has labelled this one, and nobody needs to.
+    draw(copied_data / 'VOCdemo' / 'JPEGImages' / 'new.png', 1)
+    run_stages(cfg)
+    folder = TrialFolder(tmp_path / 'work').stage(0)
+    pool, labelled = read_image_ids(folder.pool), read_image_ids(folder.labelled)
+    assert len(pool) + len(labelled) == 49
+    assert json.loads(folder.metrics.read_text())['metrics']

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os.path as osp
-import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,29 +16,27 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
 from tjls_mm import __version__
-from tjls_mm.active.checks import TRUSTED, WEIGHTS, missing_weights
 from tjls_mm.active.config_file import load_config
-from tjls_mm.active.features import build_features, describe_features
-from tjls_mm.active.handed_model import TRUST, HandedModel, read_weights
+from tjls_mm.active.features import describe_features
+from tjls_mm.active.handed_features import handed_features
+from tjls_mm.active.handed_model import HandedModel
 from tjls_mm.active.ranking_inputs import (
     check_images,
     check_needs,
     choose_query,
     image_facts,
-    parse_settings,
     read_labelled,
     read_problems,
 )
-from tjls_mm.active.score_cache import Facts, ScoreCache, take_images
-from tjls_mm.active.settings import walk
-from tjls_mm.compat import loading_on_this_process
+from tjls_mm.active.score_cache import Facts, ScoreCache, Scorer, take_images
+from tjls_mm.annotation.picked_images import PICKED, write_picked
 from tjls_mm.datasets.folder_images import find_images, is_image
 from tjls_mm.errors import InputError, TrainingDiverged, raise_first
-from tjls_mm.files import atomic_path, remove_leftovers, write_json
+from tjls_mm.files import remove_leftovers, write_json
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.outputs import Outputs, check_finite
 from tjls_mm.outputs.readers import find_reader
-from tjls_mm.outputs.vocabulary import PASS_NAMES, PRETRAINED_FEATURE
+from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
 from tjls_mm.query.selection import check_selection, write_selection
 from tjls_mm.query.strategy import Selection
 from tjls_mm.randomness import derive_seed
@@ -49,9 +44,6 @@ from tjls_mm.registry import DATASETS, IMAGE_SOURCES, QUERIES, build_own
 from tjls_mm.report.gallery import draw_gallery
 from tjls_mm.report.picks import predicted_marks, reasons_of
 from tjls_mm.stage_folder import RankingFolder
-
-PICKED = re.compile(r'\d{4,}_')
-"""What names of the picks begin with."""
 
 
 @dataclass(frozen=True)
@@ -113,43 +105,8 @@ def rank_images(job: RankingJob) -> Path:
     return ranking.folder.path
 
 
-@dataclass
-class Scorer:
-    """A model, its outputs on disk, and how images reach it."""
-
-    cache: ScoreCache
-    build: Callable
-    make_dataset: Callable[[str], object]
-    options: Mapping
-    draw: tuple[int, int] | tuple = ()
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @cached_property
-    def model(self):
-        """Built where something is missing on disk."""
-        return self.build()
-
-    def lacks(self, part: str, images: Facts) -> list[str]:
-        """Outputs of 'pool' or 'labelled' images that are not on disk."""
-        return self.cache.lacks(images, self.names[part], self.draw) if images else []
-
-    def outputs(self, part: str, images: Facts) -> dict:
-        """By name, computed where they are not on disk."""
-        if lacking := self.lacks(part, images):
-            self.cache.gather(
-                images,
-                lacking,
-                self.model,
-                self.make_dataset,
-                self.draw if {*lacking} & {*PASS_NAMES} else (),
-                description=f'Scoring {part}',
-                **self.options,
-            )
-        return self.cache.find(images, self.names[part], self.draw)
-
-
 class Ranking:
-    """One ranking of a folder; a constructor that looks at nothing large.
+    """One ranking of a folder, step by step.
 
     Raises:
         InputError: If something that was asked for does not fit.
@@ -265,23 +222,26 @@ class Ranking:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the work dir."""
-        path = self.folder.path
+        path, lock = self.folder.path, FileLock(self.folder.lock, timeout=0)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder.lock, timeout=0):
-                for part in (path, self.folder.to_annotate):
-                    remove_leftovers(part)
-                yield
+            lock.acquire()
         except Timeout:
             raise InputError(
                 f'Another process is working in {path}. Wait for it, or use another '
                 '--work-dir.'
             ) from None
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
             raise InputError(
                 f'{path} cannot be written to ({error.strerror}): use another '
                 '--work-dir.'
             ) from None
+        try:
+            for part in (path, self.folder.to_annotate):
+                remove_leftovers(part)
+            yield
+        finally:
+            lock.release()
 
     @cached_property
     def scorers(self) -> list[Scorer]:
@@ -313,7 +273,8 @@ class Ranking:
         names = self._split(lambda name: name == PRETRAINED_FEATURE)
         if not any(names.values()):
             return
-        model = self._build_features()
+        cfg = Config() if self.handed is None else self.handed.cfg
+        model = handed_features(self.job.features, cfg, self.job.trust_checkpoint)
         pipeline = [dict(type='tjls_mm.LoadSquare', size=model.size)]
         own = {'test_mode': True, 'pipeline': pipeline}
         made_of = {'tjls_mm': __version__, **describe_features(model)}
@@ -324,23 +285,6 @@ class Ranking:
             dict(batch_size=model.batch_size, num_workers=model.num_workers),
             names=names,
         )
-
-    def _build_features(self):
-        cfg = Config() if self.handed is None else self.handed.cfg
-        config = _features_config(self.job.features, cfg)
-        model = build_features(cfg, config)
-        raise_first(missing_weights(model.config))
-        for where, key, name in walk(model.config, 'features.backbone'):
-            if key in WEIGHTS and isinstance(name, str):
-                if '://' not in name:
-                    read_weights(name, self.job.trust_checkpoint)
-                elif not name.startswith(TRUSTED) and not self.job.trust_checkpoint:
-                    raise InputError(
-                        f'{where}: {name} is fetched from where it could be tampered '
-                        f'with. Use https, or a file; or if you trust it: {TRUST}'
-                    )
-        with loading_on_this_process():
-            return build_features(cfg, config, load=True)
 
     def check_models(self) -> None:
         """Build what has to score something, and ask whether it can."""
@@ -462,60 +406,3 @@ class Ranking:
         draw_gallery(
             self.folder.gallery, selected, self.source.open_image, marks, reasons
         )
-
-
-def _features_config(text: str | None, cfg: Config) -> Mapping:
-    """Settings of ``PretrainedFeatures``, see ``RankingJob.features``."""
-    if text and osp.isfile(text):
-        cfg = load_config(text)
-    elif text:
-        own = parse_settings(text, '--features')
-        scoped = '.' in own['type']
-        return own if scoped else {**own, 'type': f'tjls_mm.{own["type"]}'}
-    own = cfg.get('features') or (cfg.get('method') or {}).get('features')
-    if own is None and text:
-        raise InputError(
-            f"--features {text}: expected features=dict(type='tjls_mm."
-            "PretrainedFeatures', backbone=..., mean=..., std=...) in it."
-        )
-    return own or dict(type='tjls_mm.PretrainedFeatures')
-
-
-def write_picked(folder: RankingFolder, paths: Mapping[str, str], link: bool) -> None:
-    """Copy images, or link to them, under flat names that begin with their rank.
-
-    What an annotator or somebody else puts beside that folder stays.
-
-    Args:
-        folder: Of the ranking.
-        paths: image_id to path, first choice first.
-        link: Whether to link.
-    """
-    width = max(4, len(str(len(paths))))
-    names = {
-        image_id: f'{rank:0{width}d}_{osp.basename(path)}'
-        for rank, (image_id, path) in enumerate(paths.items(), 1)
-    }
-    target = folder.picked_images
-    part = target.with_name(f'.{target.name}')
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for image_id, name in names.items():
-            if link:
-                (part / name).symlink_to(osp.abspath(paths[image_id]))
-            else:
-                shutil.copyfile(paths[image_id], part / name)
-        if target.exists():
-            shutil.rmtree(target)
-        part.replace(target)
-    except OSError as error:
-        raise InputError(
-            f'{target} cannot be written ({error.strerror}): make room or allow '
-            'writing, and run the same command again.'
-        ) from error
-    names_file = atomic_path(folder.picked_names)
-    with names_file as path, open(path, 'w', encoding='utf-8') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(['file', 'image_id'])
-        writer.writerows([name, image_id] for image_id, name in names.items())

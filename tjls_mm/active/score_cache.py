@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,41 @@ class ScoreCache:
             shards=-(-len(images) // SHARD),
             **options,
         )
+
+
+@dataclass
+class Scorer:
+    """A model, its outputs on disk, and how images reach it."""
+
+    cache: ScoreCache
+    build: Callable
+    make_dataset: Callable[[str], object]
+    options: Mapping
+    draw: tuple[int, int] | tuple = ()
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def model(self):
+        """Built where something is missing on disk."""
+        return self.build()
+
+    def lacks(self, part: str, images: Facts) -> list[str]:
+        """Outputs of 'pool' or 'labelled' images that are not on disk."""
+        return self.cache.lacks(images, self.names[part], self.draw) if images else []
+
+    def outputs(self, part: str, images: Facts) -> dict:
+        """By name, computed where they are not on disk."""
+        if lacking := self.lacks(part, images):
+            self.cache.gather(
+                images,
+                lacking,
+                self.model,
+                self.make_dataset,
+                self.draw if {*lacking} & {*PASS_NAMES} else (),
+                description=f'Scoring {part}',
+                **self.options,
+            )
+        return self.cache.find(images, self.names[part], self.draw)
 
 
 def take_images(outputs: Outputs, image_ids: Sequence[str]) -> Outputs:
