@@ -561,6 +561,10 @@ def test_a_classifier(job, tmp_path):
     record = json.loads(RankingFolder(job.work_dir).record.read_text())
     assert record['query'] == DEFAULT_QUERIES['classifier']
     assert record['classes'] == ['class 0', 'class 1', 'class 2']
+    names = ["metainfo.classes=['crane','hen','crane']"]
+    rank_images(replace(job, cfg_options=names))  # ImageNet has two, a bird and a tool
+    record = json.loads(RankingFolder(job.work_dir).record.read_text())
+    assert record['classes'] == ['crane (0)', 'hen', 'crane (2)']
     message = refused(replace(job, query='ClaSP'))
     assert "'boxes'" in message and 'classifier' in message
     ids = sorted(read_all(job.work_dir))

@@ -1,5 +1,6 @@
 """A config and weights that somebody brings: no trial, no labels, only a model."""
 
+import collections
 import copy
 import json
 import os
@@ -169,7 +170,7 @@ class HandedModel:
                 names = [names]
             if names and count in (None, len(names)):
                 self.has_names = True
-                return tuple(map(str, names))
+                return _distinct(names)
         if count is None:
             raise InputError(
                 f'{self.cfg.filename} and {self.checkpoint} do not say which classes '
@@ -283,6 +284,15 @@ class HandedModel:
             ' Use the config that it was trained with; beside model.pth of a stage '
             'that is config.py.'
         )
+
+
+def _distinct(names: Sequence) -> tuple[str, ...]:
+    """Names of classes, those that several have with their numbers."""
+    counts = collections.Counter(map(str, names))
+    return tuple(
+        f'{name} ({number})' if counts[str(name)] > 1 else str(name)
+        for number, name in enumerate(names)
+    )
 
 
 def _innermost(dataset: Mapping) -> Mapping:
