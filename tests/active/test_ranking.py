@@ -355,13 +355,13 @@ def test_weights_of_another_model(job, brought, tmp_path, scored):
     message = refused(bad)
     assert 'neck.lateral_convs.0.conv.weight is missing' in message
     count = sum(key.startswith('neck') for key in state)
-    assert f'{count} of {len(state)} keys differ' in message
+    assert f'differ: {count} (the model has {len(state)})' in message
     save({**state, 'more.weight': torch.zeros(1)})
     assert 'more.weight is not in the model' in refused(bad)
     options = ['model.bbox_head.num_classes=5']
     save(state, dataset_meta=dict(classes=CLASSES))
     message = refused(replace(bad, cfg_options=options))
-    assert '2 of' in message and 'bbox_head.retina_cls' in message
+    assert 'differ: 2 (' in message and 'bbox_head.retina_cls' in message
     assert 'trained on 3 classes, the config has 5' in message
     assert scored.seen == []
     broken = {

@@ -268,8 +268,8 @@ class HandedModel:
         if wrong:
             raise InputError(
                 f'{self.checkpoint} holds the weights of another model than '
-                f'{self.cfg.filename}: {len(wrong)} of {len(own)} keys differ, '
-                f'{wrong[0]} (the first).{self._advice()}'
+                f'{self.cfg.filename}: keys that differ: {len(wrong)} (the model '
+                f'has {len(own)}), the first: {wrong[0]}.{self._advice()}'
             )
 
     def _advice(self) -> str:
