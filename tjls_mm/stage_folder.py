@@ -86,6 +86,21 @@ class TrialFolder(_Folder):
         return [number for number in numbers if self.stage(number).path.is_dir()]
 
 
+class RankingFolder(_Folder):
+    """The work dir of a ranking of images."""
+
+    lock = TrialFolder.lock
+    outputs = _file('outputs', 'Folder of what models said, kept for the next time.')
+    images = _file('images.json', 'Which images were found, and which are unreadable.')
+    ranking = _file('ranking.csv', 'Scores of the pool and ranks of the picks.')
+    gallery = _file('gallery.png', 'What the picks look like.')
+    to_annotate = _file('to_annotate', 'Folder for who labels the picks.')
+    picked_images = _file('to_annotate/images', 'The picks, named by their rank.')
+    picked_names = _file('to_annotate/images.csv', 'Which of these is which image.')
+    record = _file('ranking.json', 'How the picks were made.')
+    selected = StageFolder.selected
+
+
 def _numbers(folder: Path, pattern: str) -> list[int]:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(m[1]) for m in map(re.compile(pattern).fullmatch, names) if m)

@@ -5,6 +5,7 @@ import os.path as osp
 from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
+from mmengine.hub import get_config
 
 from tjls_mm.active.adopt import adopt_config
 from tjls_mm.active.settings import walk
@@ -34,12 +35,14 @@ def load_config(
 ) -> Config:
     """A text config with overrides (``KEY=VALUE``, as for MMEngine's tools) and seed.
 
+    The path is of a file, or of a config of a package: ``mmdet::rtmdet/NAME.py``.
     InputError if the file cannot be read, or an override does not fit.
     """
-    if not osp.isfile(path):
+    of_package = '::' in path
+    if not of_package and not osp.isfile(path):
         raise InputError(f'The config file {path} does not exist.')
     try:
-        cfg = Config.fromfile(path)
+        cfg = get_config(path) if of_package else Config.fromfile(path)
     # A text config is Python, and so are the modules that it imports: both raise what
     # their lines raise.
     except Exception as error:

@@ -5,13 +5,14 @@ from importlib.util import find_spec
 from tjls_mm import compat  # noqa: F401  mmdet needs its stand-ins
 
 from .batch_transforms import BatchCropFlip
+from .folder_images import FolderClsImages, FolderImages
 from .image_source import ImageSource
 from .joint_batch_sampler import JointBatchSampler
 from .joint_dataset import JointDataset
 from .load_square import LoadSquare
 
 __all__ = ['BatchCropFlip', 'ImageSource', 'JointBatchSampler', 'JointDataset']
-__all__ += ['LoadSquare']
+__all__ += ['FolderClsImages', 'FolderImages', 'LoadSquare']
 
 if find_spec('mmdet') is not None:
     from .coco import CocoFiles

@@ -21,7 +21,9 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 """Of mmpretrain's CustomDataset."""
 
 
-class _ImageFiles(ClsImageSource):
+class ImageFiles(ClsImageSource):
+    """Images for classification that have files of their own."""
+
     def __init__(
         self,
         data_root: str,
@@ -59,7 +61,7 @@ class _ImageFiles(ClsImageSource):
 
 
 @IMAGE_SOURCES.register_module()
-class ImageFolders(_ImageFiles):
+class ImageFolders(ImageFiles):
     """Folders of images, one folder per class: ``train/cat/0001.jpg``.
 
     An image_id is the path below ``data_root``.
@@ -195,7 +197,7 @@ def _raise(error: OSError) -> None:
 
 
 @IMAGE_SOURCES.register_module()
-class ImageLists(_ImageFiles):
+class ImageLists(ImageFiles):
     """Images named by annotation files of mmpretrain's CustomDataset.
 
     A line is a path and the number of its class, ``cats/0001.jpg 3``. An image_id is

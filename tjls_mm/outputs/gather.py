@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,12 @@ def gather_outputs(
     num_workers: int = 0,
     seed: int = 0,
     description: str = 'Scoring',
+    shards: int = 1,
 ) -> Outputs:
     """Outputs of a learner for every image of a data set, on all processes.
 
     Computed in eval mode, without gradients, outside autocast; what the folder holds of
-    the same weights, images, names and number of processes is not computed again.
+    the same weights, images, names and number of shards is not computed again.
 
     Args:
         model: Learner, not wrapped; its mode is left as it was.
@@ -69,6 +71,7 @@ def gather_outputs(
         dropout: Probability that a pass drops a feature; ``seed`` is its seed.
         num_workers: Of the data loader, per process.
         description: Shown before the progress bar.
+        shards: Parts that each process writes one by one; a kill costs one of them.
 
     Raises:
         InputError: If the learner cannot provide a name, or files cannot be written.
@@ -95,7 +98,8 @@ def gather_outputs(
         found = f'{len(ids)} images, {len(set(ids))} different ones'
         raise InputError(f'{list_file}: {found}. Expected at least one, and each once.')
     rank, world_size = get_dist_info()
-    store = ShardedStore(folder, image_ids, world_size)
+    n_shards = world_size * shards
+    store = ShardedStore(folder, image_ids, n_shards)
 
     def prepare() -> list[int] | None:
         made_of = {
@@ -109,8 +113,7 @@ def gather_outputs(
         }
         return store.prepare(made_of)
 
-    def read() -> Iterator[dict[str, np.ndarray]]:
-        batches = fixed_shape_batches(len(ids), batch_size, rank, world_size)
+    def read(batches: list[list[int]]) -> Iterator[dict[str, np.ndarray]]:
         loader = DataLoader(
             dataset,
             batch_sampler=[[order[row] for row in rows] for rows in batches],
@@ -123,14 +126,26 @@ def gather_outputs(
             data = model.data_preprocessor(batch, False)
             yield flatten(reader.read(model, data, names, masks), len(set(rows)))
 
-    def write_shard() -> None:
-        if rank not in done:
-            with _evaluating(model):
-                store.write_shard(rank, read())
+    def write_shards() -> None:
+        own = range(rank * shards, (rank + 1) * shards)
+        batches = {
+            shard: fixed_shape_batches(len(ids), batch_size, shard, n_shards)
+            for shard in own
+            if shard not in done
+        }
+        if not batches:
+            return
+        # One loader, whose bar shows all that is left.
+        found = read(sum(batches.values(), []))
+        with _evaluating(model):
+            for shard, rows in batches.items():
+                store.write_shard(shard, islice(found, len(rows)))
+            # The bar ends where its loop does.
+            next(found, None)
 
     done = on_main_process(prepare)
     if done is not None:
-        on_every_process(write_shard)
+        on_every_process(write_shards)
         on_main_process(store.join, names)
     return Outputs.open(folder)
 
