@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import make_classifier_config
-from test_box_rules import K, make_boxes, make_labelled, make_pool
+from test_box_rules import make_boxes, make_labelled, make_pool
 
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.trial import run_stages
@@ -20,8 +20,7 @@ from tjls_mm.query import (
     WithControl,
     check_selection,
 )
-from tjls_mm.query import auto as auto_file
-from tjls_mm.query.auto import FEW, RULES, RULES_WITH_FEATURES
+from tjls_mm.query.auto import RULES, RULES_WITH_FEATURES
 from tjls_mm.registry import build_own
 from tjls_mm.stage_folder import TrialFolder
 
@@ -57,40 +56,26 @@ def is_random(answer, pool, budget=5, seed=3) -> bool:
 def test_every_rule_of_the_tables_can_be_built():
     for table in (RULES, RULES_WITH_FEATURES):
         assert set(table) == {'detection', 'classification'}
-        for rules in table.values():
-            assert len([build_own(QUERIES, config) for config in rules]) == 2
-    for task, rules in RULES.items():
+    for task, config in RULES.items():
         needs = Auto(task).needs
+        assert needs == build_own(QUERIES, config).needs
         assert 'pretrained_feature' not in (*needs.pool, *needs.labelled)
-        assert 'label_count' in needs.labelled
-        assert set(build_own(QUERIES, rules[1]).needs.pool) <= set(needs.pool)
 
 
-def test_where_the_score_tells_something_it_is_the_rule(monkeypatch):
-    rules = {
-        'detection': (dict(type='ClassBalanced'), dict(type='BoxCount')),
-        'classification': (dict(type='UHerding'), dict(type='Margin')),
-    }
-    monkeypatch.setattr(auto_file, 'RULES', rules)
-    boxes, many = make_pool(make_boxes(COUNTS)), FEW * K
-    p = classifier(drawn(40))
-    cases = [
-        ('detection', boxes, make_labelled(make_boxes([2, 0, 3], seed=1)), 0),
-        ('detection', boxes, make_labelled(make_boxes([1] * many, seed=1)), 1),
-        ('classification', p, classifier(drawn(10), 1), 0),
-        ('classification', p, classifier(drawn(FEW * 3), 1), 1),
-    ]
-    for task, pool, labelled, place in cases:
-        answer = select(Auto(task), pool, labelled)
-        config = rules[task][place]
-        expected = build_own(QUERIES, config).select(pool, labelled, 5, 3)
-        assert answer.rows.tolist() == expected.rows.tolist()
-        assert not is_random(answer, pool)
-        assert not answer.columns['fallback'].any()
-        for name, column in expected.columns.items():
-            np.testing.assert_array_equal(answer.columns[name], column)
-        when = ('while labels are few', 'with enough labels')[place]
-        assert answer.note == f'{config["type"]}, {when}'
+@pytest.mark.parametrize('task', RULES)
+def test_where_the_score_tells_something_it_is_the_rule(task):
+    labelled = make_labelled(make_boxes([2, 0, 3], seed=1))
+    pool = make_pool(make_boxes(COUNTS))
+    if task == 'classification':
+        pool, labelled = classifier(drawn(40)), classifier(drawn(10), 1)
+    answer = select(Auto(task), pool, labelled)
+    expected = build_own(QUERIES, RULES[task]).select(pool, labelled, 5, 3)
+    assert answer.rows.tolist() == expected.rows.tolist()
+    assert not is_random(answer, pool)
+    assert not answer.columns['fallback'].any()
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(answer.columns[name], column)
+    assert answer.note == RULES[task]['type']
 
 
 def flat_detections() -> dict[str, Outputs]:
@@ -155,8 +140,8 @@ def test_a_probe_that_knows_nothing_leaves_it_to_chance(monkeypatch):
     margin = dict(type='WithProbe', query=dict(type='Margin'))
     pool, some = classifier(drawn(40)), classifier(drawn(9), 1)
     for rule in (balanced, margin):
-        rules = {'classification': (rule, rule)}
-        monkeypatch.setattr(auto_file, 'RULES_WITH_FEATURES', rules)
+        rules = {'classification': rule}
+        monkeypatch.setattr('tjls_mm.query.auto.RULES_WITH_FEATURES', rules)
         auto = Auto('classification', features=True)
         none = {'label_count': np.zeros((0, 3), np.int32)}
         unlabelled = Outputs.from_arrays([], none)

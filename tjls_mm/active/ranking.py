@@ -205,7 +205,9 @@ class Ranking:
         is_classifier = handed is not None and handed.is_classifier
         kinds = handed is not None, is_classifier, counts
         self.query_config = choose_query(job.query, *kinds)
-        self.query = build_own(QUERIES, self.query_config)
+        task = 'classification' if is_classifier else 'detection'
+        query = build_own(QUERIES, self.query_config)
+        self.query = query.for_task(task, features=False)
         self.needs = needs = self.query.needs
         check_needs(self.query_config, needs, handed is not None, counts)
         if 'label_count' in needs.labelled and self.labelled:

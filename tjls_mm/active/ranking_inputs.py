@@ -19,9 +19,9 @@ from tjls_mm.progress import progress
 from tjls_mm.registry import QUERIES
 
 DEFAULT_QUERIES = {
-    'label counts': dict(type='tjls_mm.ClassBalanced'),
+    'label counts': dict(type='tjls_mm.Auto'),
     'detector': dict(type='tjls_mm.ClaSP'),
-    'classifier': dict(type='tjls_mm.BADGE'),
+    'classifier': dict(type='tjls_mm.Auto'),
     'features': dict(type='tjls_mm.MaxHerding', features=PRETRAINED_FEATURE),
 }
 """Strategy by what is known: boxes and counts of labelled objects, boxes alone, class

@@ -1,7 +1,5 @@
 """The default strategy: a fixed rule for each task, and Random where nothing speaks."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from tjls_mm.errors import InputError
@@ -9,29 +7,18 @@ from tjls_mm.outputs.outputs import Boxes, Outputs, blocks
 from tjls_mm.query.box_scores import by_class, detections
 from tjls_mm.query.composition import Composition
 from tjls_mm.query.controls import WithControl
-from tjls_mm.query.parts import joined_needs
 from tjls_mm.query.random import Random
 from tjls_mm.query.strategy import QueryStrategy, Selection
 from tjls_mm.registry import QUERIES, build_own
 
-# Of each task: the rule while labels are few, and the rule from then on.
 RULES = {
-    'detection': (
-        dict(type='ClassBalanced', gamma=0.5),
-        dict(type='ClassBalanced', gamma=0.5),
-    ),
-    'classification': (dict(type='UHerding'), dict(type='UHerding')),
+    'detection': dict(type='ClassBalanced', gamma=0.5),
+    'classification': dict(type='UHerding'),
 }
-# The same where the trial has pretrained features (``method.features``).
-RULES_WITH_FEATURES = {
-    'detection': (
-        dict(type='ClassBalanced', gamma=0.5),
-        dict(type='ClassBalanced', gamma=0.5),
-    ),
-    'classification': (dict(type='UHerding'), dict(type='UHerding')),
-}
-FEW = 15
-"""Labels are few below so many labelled images per class."""
+"""Of each task, what measured best (docs/results.md)."""
+
+RULES_WITH_FEATURES = RULES
+"""The same where the trial has pretrained features (``method.features``)."""
 
 NOISE = 1e-6
 """Differences below this share of the largest number are rounding."""
@@ -71,13 +58,11 @@ class Auto(QueryStrategy):
         self.task = task
         self.features = features
         self.control = control
-        self.rules = ()
+        self.rule = None
         if task is not None:
-            configs = (RULES_WITH_FEATURES if features else RULES)[task]
-            self.rules = tuple(_rule(config, control) for config in configs)
-            needs = joined_needs(self.rules)
-            names = dict.fromkeys([*needs.labelled, 'label_count'])
-            self.needs = replace(needs, labelled=tuple(names))
+            config = (RULES_WITH_FEATURES if features else RULES)[task]
+            self.rule = _rule(config, control)
+            self.needs = self.rule.needs
 
     def for_task(self, task: str, features: bool) -> 'Auto':
         return Auto(self.task or task, features or self.features, self.control)
@@ -85,24 +70,20 @@ class Auto(QueryStrategy):
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
     ) -> Selection:
-        if not self.rules:
+        if self.rule is None:
             raise InputError(
                 f'Auto does not know its task: write task=..., one of {[*RULES]}.'
             )
-        few = has_few_labels(labelled)
-        rule = self.rules[0 if few else 1]
         # Budgets that do not fit are refused whatever the images say.
         by_chance = Random().select(pool, labelled, budget, seed)
-        name = type(getattr(rule, 'query', rule)).__name__
-        when = 'while labels are few' if few else 'with enough labels'
+        name = type(getattr(self.rule, 'query', self.rule)).__name__
         answer = None
-        if not is_flat(rule, pool, labelled):
-            answer = rule.select(pool, labelled, budget, seed)
+        if not is_flat(self.rule, pool, labelled):
+            answer = self.rule.select(pool, labelled, budget, seed)
         if answer is None or _tells_nothing(answer):
             return self._fallback(by_chance, len(pool.image_ids), name)
         nothing = np.zeros(len(pool.image_ids), np.int64)
-        columns = {**answer.columns, 'fallback': nothing}
-        return Selection(answer.rows, columns, f'{name}, {when}')
+        return Selection(answer.rows, {**answer.columns, 'fallback': nothing}, name)
 
     def _fallback(self, rows: np.ndarray, n_images: int, name: str) -> Selection:
         columns = {'fallback': np.ones(n_images, np.int64)}
@@ -119,13 +100,6 @@ def _rule(config: dict, control: float) -> QueryStrategy:
     if isinstance(rule, Composition):  # whose balance counts the control
         return build_own(QUERIES, {**config, 'control': control})
     return WithControl(config, control)
-
-
-def has_few_labels(labelled: Outputs) -> bool:
-    """Whether there are fewer than ``FEW`` labelled images per class."""
-    if not labelled.image_ids:
-        return True
-    return len(labelled.image_ids) < FEW * np.shape(labelled['label_count'])[1]
 
 
 def is_flat(rule: QueryStrategy, pool: Outputs, labelled: Outputs) -> bool:
