@@ -1,6 +1,6 @@
 # One command each; all of them work in a fresh clone.
-#   make demo          make the synthetic data set and run TJLS on it
-#   make demo-compare  the same for Random and full supervision, then compare
+#   make demo          make the synthetic data set and run the default on it
+#   make demo-compare  the same for Random, TJLS and all labels, then compare
 #   make test          ruff and the quick tests, the same as CI
 #   make test-all      the slow ones too: every kill, every whole trial
 #   make ops           compile mmcv's ops into .venv (10-30 minutes, needs a C++ compiler)
@@ -16,12 +16,13 @@ INSTALLED := .venv/.installed
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/make_demo_data.py --out data/demo
-	$(BIN)/python tools/al_train.py configs/demo/demo_tjls.py
+	$(BIN)/python tools/al_train.py configs/demo/demo_auto.py
 
 demo-compare: demo
-	$(BIN)/python tools/al_train.py configs/demo/demo_random.py
-	$(BIN)/python tools/al_train.py configs/demo/demo_full.py
-	$(BIN)/python tools/al_compare.py work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
+	for name in random tjls full; do \
+	    $(BIN)/python tools/al_train.py configs/demo/demo_$$name.py || exit; done
+	$(BIN)/python tools/al_compare.py work_dirs/demo_random work_dirs/demo_auto \
+	    work_dirs/demo_tjls work_dirs/demo_full
 
 test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
@@ -51,6 +52,7 @@ $(INSTALLED): requirements/demo.txt setup.py
 	touch $@
 
 clean:
-	rm -rf data/demo work_dirs/demo_tjls work_dirs/demo_random work_dirs/demo_full
+	rm -rf data/demo work_dirs/demo_auto work_dirs/demo_random work_dirs/demo_tjls
+	rm -rf work_dirs/demo_full work_dirs/compare
 	rm -rf build dist .pytest_cache .ruff_cache
 	find tjls_mm tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
