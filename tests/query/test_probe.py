@@ -10,6 +10,7 @@ from tjls_mm.errors import InputError
 from tjls_mm.outputs import Boxes, Outputs
 from tjls_mm.query import (
     BADGE,
+    QUERIES,
     Composition,
     CoreSet,
     Margin,
@@ -27,6 +28,7 @@ from tjls_mm.query.probe import (
     presence_probability,
     principal_map,
 )
+from tjls_mm.registry import build_own
 
 K, D = 4, 30
 NOTHING = Outputs.from_arrays([], {})
@@ -105,6 +107,19 @@ def test_labels_of_the_pool_are_never_read():
     labelled = with_counts(labelled, np.eye(K)[np.arange(40) % K])
     rows = rule.select(pool, labelled, 9, 0).rows
     assert rows.tolist() == rule.select(secret, labelled, 9, 0).rows.tolist()
+
+
+def test_a_selection_says_that_a_probe_served():
+    (pool, _), labelled = made(40), labelled_of(30)
+    parts = [dict(type='ProbeScore'), dict(type='ProbeScore', kind='score_entropy')]
+    for score in (parts[0], dict(type='Sum', scores=parts)):
+        answer = Composition(score).select(pool, labelled, 5, 0)
+        assert answer.note == 'probe on pretrained features'
+    labelled = with_counts(made(30, 1, prefix='l')[0], np.eye(K)[np.arange(30) % K])
+    rule = dict(type='WithProbe', query=dict(type='Margin'))
+    for query in (rule, dict(type='WithControl', query=rule)):
+        answer = build_own(QUERIES, query).select(pool, labelled, 5, 0)
+        assert answer.note == 'Margin, probe on pretrained features'
 
 
 def test_it_is_the_same_every_time_and_wherever_an_image_stands():

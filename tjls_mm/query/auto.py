@@ -83,7 +83,8 @@ class Auto(QueryStrategy):
         if answer is None or _tells_nothing(answer):
             return self._fallback(by_chance, len(pool.image_ids), name)
         nothing = np.zeros(len(pool.image_ids), np.int64)
-        return Selection(answer.rows, {**answer.columns, 'fallback': nothing}, name)
+        columns = {**answer.columns, 'fallback': nothing}
+        return Selection(answer.rows, columns, answer.note or name)
 
     def _fallback(self, rows: np.ndarray, n_images: int, name: str) -> Selection:
         columns = {'fallback': np.ones(n_images, np.int64)}

@@ -40,6 +40,8 @@ class CombinedScore(ABC):
         self.scores = [build_own(QUERY_PARTS, config) for config in scores]
         self.weights = weights
         self.needs = joined_needs(self.scores)
+        notes = [getattr(score, 'note', '') for score in self.scores]
+        self.note = ', '.join(filter(None, dict.fromkeys(notes)))
 
     def __call__(self, pool: Outputs, labelled: Outputs) -> Scores:
         parts = [score(pool, labelled) for score in self.scores]

@@ -122,7 +122,8 @@ class Composition(QueryStrategy):
                     chosen = self.diversity(images, left)
                 picks, classes = picks[chosen], classes[chosen]
         columns = self._columns(scores, have, drawn, rest, picks, classes)
-        return Selection(np.append(drawn, picks), columns)
+        note = getattr(self.score, 'note', '')
+        return Selection(np.append(drawn, picks), columns, note)
 
     def _cost(self, scores: Scores) -> np.ndarray:
         if self.cost == 'image':

@@ -30,6 +30,9 @@ FOLDS, LEAST, MOST = 3, 20, 2_000
 """Of cross-validation, and labelled images: of fewer the strength is the middle one, of
 more it looks at so many."""
 
+BY_PROBE = 'probe on pretrained features'
+"""Note of a selection that a probe served."""
+
 _ITERATIONS = 1_000
 _REPLACED = ('probability', 'feature')
 _FEATURES = Needs(pool=(PRETRAINED_FEATURE,), labelled=(PRETRAINED_FEATURE,))
@@ -234,6 +237,7 @@ class ProbeScore:
     components: int = COMPONENTS
     strength: float | None = None
 
+    note = BY_PROBE
     needs = Needs(
         pool=(PRETRAINED_FEATURE,), labelled=(PRETRAINED_FEATURE, 'label_count')
     )
@@ -313,7 +317,7 @@ class WithProbe(QueryStrategy):
 
     def select(
         self, pool: Outputs, labelled: Outputs, budget: int, seed: int
-    ) -> Selection | np.ndarray:
+    ) -> Selection:
         sides = [
             {name: part[name] for name in names if name in part}
             for part, names in (
@@ -334,7 +338,10 @@ class WithProbe(QueryStrategy):
             Outputs.from_arrays(part.image_ids, arrays)
             for part, arrays in zip((pool, labelled), sides, strict=True)
         )
-        return self.query.select(pool, labelled, budget, seed)
+        answer = self.query.select(pool, labelled, budget, seed)
+        answer = answer if isinstance(answer, Selection) else Selection(answer)
+        own = answer.note or type(self.query).__name__
+        return replace(answer, note=f'{own}, {BY_PROBE}')
 
 
 def check_one_class(labelled: Outputs) -> None:
