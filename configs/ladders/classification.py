@@ -3,6 +3,7 @@
 rules = dict(
     random=dict(type='tjls_mm.Random'),
     random_again=dict(type='tjls_mm.Random', draw=1),
+    auto=dict(type='tjls_mm.Auto'),
     entropy=dict(type='tjls_mm.Entropy'),
     margin=dict(type='tjls_mm.Margin'),
     class_balanced=dict(type='tjls_mm.ClassBalanced', output='probability'),

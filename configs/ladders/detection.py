@@ -3,6 +3,7 @@
 rules = dict(
     random=dict(type='tjls_mm.Random'),
     random_again=dict(type='tjls_mm.Random', draw=1),
+    auto=dict(type='tjls_mm.Auto'),
     foreground_random=dict(type='tjls_mm.ForegroundRandom'),
     box_count=dict(type='tjls_mm.BoxCount'),
     entropy_sum=dict(type='tjls_mm.Entropy', over='sum'),

@@ -7,11 +7,18 @@ import pytest
 import torch
 from conftest import ROOT, load_tool, make_classifier_config
 
-from tjls_mm.active.ladder import check_ladder, needs_of_all, read_rules, run_ladder
+from tjls_mm.active.ladder import (
+    check_ladder,
+    ladder_work_dirs,
+    needs_of_all,
+    read_rules,
+    run_ladder,
+)
 from tjls_mm.active.trial import run_stages
 from tjls_mm.errors import InputError
 from tjls_mm.files import read_json
 from tjls_mm.outputs import Needs
+from tjls_mm.query import QueryStrategy
 from tjls_mm.registry import QUERIES, build_own
 from tjls_mm.stage_folder import TrialFolder
 
@@ -20,6 +27,26 @@ RULES = {
     'margin': dict(type='tjls_mm.Margin', over='sum'),
     'balanced': dict(type='tjls_mm.ClassBalanced'),
 }
+
+
+@QUERIES.register_module(force=True)
+class Failing(QueryStrategy):
+    """Says so when it is to choose."""
+
+    def select(self, pool, labelled, budget, seed):
+        raise InputError('nothing can be chosen')
+
+
+def killed(path):
+    raise KeyboardInterrupt
+
+
+def run(cfg, rules, seeds, folder, only=None) -> list:
+    """Work dirs of a ladder in which nothing fails."""
+    failures = run_ladder(copy.deepcopy(cfg), rules, seeds, folder, only)
+    if failures:
+        raise InputError('; '.join(failures))
+    return ladder_work_dirs(rules, folder)
 
 
 def results(folder) -> list:
@@ -49,7 +76,7 @@ def assert_equal(one: list, two: list) -> None:
 def test_a_rule_of_a_ladder_is_a_trial_by_itself(tiny_config, tmp_path):
     cfg = tiny_config('demo_tjls')
     rules = {name: RULES[name] for name in ('random', 'balanced')}
-    ladder = run_ladder(copy.deepcopy(cfg), rules, [3], tmp_path / 'ladder')
+    ladder = run(cfg, rules, [3], tmp_path / 'ladder')
     assert [f.name for f in ladder] == ['random_seed3', 'balanced_seed3']
     for folder, query in zip(ladder, rules.values(), strict=True):
         own = copy.deepcopy(cfg)
@@ -58,7 +85,9 @@ def test_a_rule_of_a_ladder_is_a_trial_by_itself(tiny_config, tmp_path):
         own.work_dir = str(tmp_path / f'own_{folder.name}')
         run_stages(own)
         assert_equal(results(folder), results(own.work_dir))
-        assert not TrialFolder(folder).stage(0).outputs.exists()
+        first, alone = (TrialFolder(f).stage(0) for f in (folder, own.work_dir))
+        assert first.selection.read_bytes() == alone.selection.read_bytes()
+        assert not first.outputs.exists()
 
 
 def test_a_rule_that_is_run_again_takes_over_the_same(class_folders, tmp_path):
@@ -67,59 +96,51 @@ def test_a_rule_that_is_run_again_takes_over_the_same(class_folders, tmp_path):
         'random': dict(type='tjls_mm.Random'),
         'margin': dict(type='tjls_mm.Margin'),
     }
-    done = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    done = run(cfg, rules, [0], tmp_path / 'ladder')
     before = [results(folder) for folder in done]
     shutil.rmtree(done[1])
-    again = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    again = run(cfg, rules, [0], tmp_path / 'ladder', only=['margin'])
     assert again == done
     for folder, found in zip(again, before, strict=True):
         assert_equal(results(folder), found)
+    written = TrialFolder(tmp_path / 'ladder' / 'shared_seed0').stage(0).model
+    time_of_it = written.stat().st_mtime_ns
+    # What was not gathered is refused; nothing is trained again in silence.
+    more = {**rules, 'badge': dict(type='tjls_mm.BADGE')}
+    with pytest.raises(InputError, match=r"\['feature'\] were not gathered"):
+        run(cfg, more, [0], tmp_path / 'ladder')
+    run(cfg, {'random': rules['random']}, [0], tmp_path / 'ladder')
+    assert written.stat().st_mtime_ns == time_of_it
+    cfg.optim_wrapper.optimizer.lr *= 2
+    with pytest.raises(InputError, match='another config'):
+        run(cfg, rules, [0], tmp_path / 'ladder')
 
 
-def test_what_a_kill_leaves_out_the_stage_makes_itself(tiny_config, tmp_path):
+def test_what_fails_or_was_cut_short_stops_no_other_rule(
+    tiny_config, tmp_path, monkeypatch
+):
     cfg = tiny_config('demo_random')
-    rules = {'balanced': RULES['balanced']}
-    (folder,) = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    rules = {'bad': dict(type='tjls_mm.Failing'), 'balanced': RULES['balanced']}
+    failures = run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
+    (failure,) = failures
+    assert failure.startswith('bad, seed 0: nothing can be chosen')
+    (folder,) = ladder_work_dirs(rules, tmp_path / 'ladder')
     before = results(folder)
     shutil.rmtree(folder)
-    # Killed while outputs were taken over: some are there, the weights are not.
-    shared = TrialFolder(tmp_path / 'ladder' / 'shared_seed0').stage(0)
-    index, shared_index = shared.outputs_index, shared.outputs_index.read_text()
-    index.unlink()
-    run_ladder(copy.deepcopy(cfg), rules, [0], tmp_path / 'ladder')
-    assert index.read_text() == shared_index
+    # Killed while stage 0 was taken over: outputs and metrics, and no weights yet.
+    with monkeypatch.context() as patch:
+        patch.setattr('tjls_mm.active.ladder.atomic_path', killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(cfg, rules, [0], tmp_path / 'ladder', ['balanced'])
+    stage = TrialFolder(folder).stage(0)
+    assert stage.outputs_index.exists() and not stage.model.exists()
+    run(cfg, rules, [0], tmp_path / 'ladder', ['balanced'])
     assert_equal(results(folder), before)
-
-
-def test_a_rule_with_other_needs_is_added_later(tiny_config, tmp_path):
-    cfg = tiny_config('demo_random')
-    first = run_ladder(
-        copy.deepcopy(cfg), {'random': RULES['random']}, [0], tmp_path / 'ladder'
-    )
-    weights = results(first[0])
-    both = run_ladder(copy.deepcopy(cfg), RULES, [0], tmp_path / 'ladder')
-    assert_equal(weights, results(both[0]))
-    shared = TrialFolder(tmp_path / 'ladder' / 'shared_seed0')
-    written = shared.stage(0).model.stat().st_mtime_ns
-    # Fewer needs than there are outputs: nothing is made again.
-    run_ladder(
-        copy.deepcopy(cfg), {'random': RULES['random']}, [0], tmp_path / 'ladder'
-    )
-    assert shared.stage(0).model.stat().st_mtime_ns == written
-
-
-def test_other_images_are_not_shared(tiny_config, tmp_path):
-    cfg = tiny_config('demo_random')
-    run_ladder(
-        copy.deepcopy(cfg), {'random': RULES['random']}, [0], tmp_path / 'ladder'
-    )
-    shutil.rmtree(tmp_path / 'ladder' / 'random_seed0')
-    initial = TrialFolder(tmp_path / 'ladder' / 'shared_seed0').stage(0).labelled
-    initial.write_text(initial.read_text().replace('\n', ' \n', 1))
+    shutil.rmtree(folder)
+    labelled = TrialFolder(tmp_path / 'ladder' / 'shared_seed0').stage(0).labelled
+    labelled.write_text(labelled.read_text().replace('\n', ' \n', 1))
     with pytest.raises(InputError, match='labelled.txt'):
-        run_ladder(
-            copy.deepcopy(cfg), {'random': RULES['random']}, [0], tmp_path / 'ladder'
-        )
+        run(cfg, {'balanced': rules['balanced']}, [0], tmp_path / 'ladder')
 
 
 def test_what_rules_need_together():
@@ -143,7 +164,7 @@ def test_what_rules_need_together():
 def test_shipped_rules_have_a_control_and_another_draw_of_it(task):
     rules = read_rules(str(ROOT / 'configs' / 'ladders' / f'{task}.py'))
     control, again = rules['random'], rules['random_again']
-    assert again == {**control, 'draw': 1} and len(rules) > 6
+    assert again == {**control, 'draw': 1} and len(rules) > 6 and 'auto' in rules
     assert not any(build_own(QUERIES, rule).needs.passes for rule in rules.values())
 
 
@@ -156,6 +177,7 @@ def test_all_rules_are_checked_before_anything_runs(tiny_config, tmp_path):
     }
     with pytest.raises(InputError) as error:
         check_ladder(cfg, rules, tmp_path)
+    assert check_ladder(cfg, rules, tmp_path, ['good']) == Needs()
     message = str(error.value)
     assert "rule 'one'" in message and "rule 'two'" in message
     assert 'good' not in message and not list(tmp_path.glob('**/stage_00'))
@@ -167,6 +189,7 @@ def test_all_rules_are_checked_before_anything_runs(tiny_config, tmp_path):
         ('seeds = [0]', r'expected rules=dict'),
         ("rules = {'../x': dict(type='tjls_mm.Random')}", r"'../x'"),
         ("rules = dict(x='tjls_mm.Random')", r'rules.x must be dict'),
+        ("rules = dict(shared=dict(type='tjls_mm.Random'))", r"not 'shared'"),
     ],
 )
 def test_rules_that_are_none(text, match, tmp_path):

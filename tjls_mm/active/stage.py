@@ -221,6 +221,11 @@ class Stage:
         pool = Outputs.from_arrays(image_ids, {})
         if deriver.scores_pool(self.inputs):
             pool = Outputs.open(folder.outputs_of('pool'), folder.pool)
+            # A ladder gathers for other strategies too: each gets what it asked for.
+            asked = {*deriver.needs.pool, 'logit'}
+            asked |= {'boxes'} if 'box_feature' in asked else set()
+            kept = {name: pool[name] for name in pool if name in asked}
+            pool = Outputs.from_arrays(pool.image_ids, kept)
         if not budget:  # the last stage: scores, and nothing to choose
             write_selection(folder.selection, pool, [], {})
             return
