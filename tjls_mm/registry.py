@@ -32,6 +32,8 @@ QUERIES = _own('query strategy', 'query')
 IMAGE_SOURCES = _own('image source', 'datasets')
 # Where the labels of selected images come from.
 ANNOTATORS = _own('annotator', 'annotation')
+# Files of annotation tools.
+ANNOTATION_FORMATS = _own('annotation format', 'annotation')
 
 
 def build_own(registry: Registry, cfg: dict):
