@@ -47,7 +47,9 @@ class _ImageFiles(ClsImageSource):
         """Files of mmpretrain's CustomDataset; the pool's are ``with_label=False``."""
         for name, lines in image_ids.items():
             if name == 'labelled':
-                lines = [f'{image_id} {self.label(image_id)}' for image_id in lines]
+                lines = [
+                    f'{image_id} {self.known_label(image_id)}' for image_id in lines
+                ]
             text = ''.join(f'{line}\n' for line in lines)
             write_text(folder / f'{name}_annotations.txt', text)
 
