@@ -217,7 +217,7 @@ class Manual(Annotator):
         head = 'One of these ways.' if several else ''
         parts = [
             f'# {len(images)} images to label, of {folder.path.name}',
-            f'They lie in the folder {IMAGES}, most wanted first. {said} {head}'.strip(),
+            f'They are in folder {IMAGES}, most wanted first. {said} {head}'.strip(),
         ]
         for form in self.formats:
             parts += [f'## {type(form).__name__}', form.instructions().strip()]
