@@ -165,6 +165,7 @@ def test_a_class_that_is_not_in_the_list(tmp_path):
     [
         # Per cent of 200 x 120 pixels; tools round at the border.
         ({'x': -0.4}, 'error', (0, 24, 59.2, 72)),
+        ({'x': -0.8}, 'error', None),
         ({'x': -10}, 'drop', None),
         ({'x': -10}, 'clip', (0, 24, 40, 72)),
         ({'width': 200}, 'clip', (20, 24, 200, 72)),
@@ -191,11 +192,16 @@ def test_an_image_whose_boxes_were_all_bad_is_not_empty(tmp_path):
 
 
 def test_a_box_that_was_accepted_and_drawn_again(tmp_path):
-    twice = task(FIRST, annotation(region(), region(x=10.2), region('Müll')))
+    # The third shares three quarters with the first: another object.
+    boxes = region(), region(x=10.2), region(x=14), region('Müll')
+    twice = task(FIRST, annotation(*boxes))
     delivery = read_tasks(tmp_path, twice)
-    assert len(delivery.answers[FIRST]) == 3 and 'almost equal' in warned(delivery)
+    assert len(delivery.answers[FIRST]) == 4 and '1 boxes are almost' in warned(
+        delivery
+    )
     delivery = read_tasks(tmp_path, twice, duplicates='drop')
-    assert [name for name, *_ in sides(delivery, FIRST)] == ['helmet', 'Müll']
+    names = [name for name, *_ in sides(delivery, FIRST)]
+    assert names == ['helmet', 'helmet', 'Müll']
 
 
 def test_another_size_is_refused(tmp_path):
