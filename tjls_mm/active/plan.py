@@ -229,7 +229,11 @@ class TrialPlan:
 
     def check_labelled(self, labelled: list[str]) -> None:
         """Read the annotations of images that are labelled now."""
-        for problem in self.source.annotation_problems(labelled, 'labelled'):
+        said = self.source.answers
+        answered = [image_id for image_id in labelled if image_id in said]
+        raise_first(self.source.annotation_problems(answered, 'labelled'))
+        others = [image_id for image_id in labelled if image_id not in said]
+        for problem in self.source.annotation_problems(others, 'labelled'):
             raise InputError(self.annotator.first_images(problem))
 
     def check_images(self) -> None:
