@@ -1,5 +1,5 @@
-# The same data set where nobody has labelled the pool: people label what is selected, in
-# a tool of their own. docs/annotators.md is the way.
+# The data set of example_own_data.py where nobody has labelled the pool: people label
+# what is selected, in a tool of their own. docs/annotators.md is the way.
 _base_ = 'example_own_data.py'
 
 active_learning = dict(

@@ -188,6 +188,10 @@ class Manual(Annotator):
     ) -> None:
         """Files of formats that are not there: people may work in those that are."""
         out = folder.to_annotate
+        for form in self.formats:
+            if getattr(form, 'document_root', '') is None:
+                # One server for all stages.
+                form.document_root = str(folder.path.parent.absolute())
         before = read_json(out / WRITTEN) if (out / WRITTEN).exists() else {}
         named = [repr(dict(config)) for config in self.configs]
         if before.get('formats') == named:
@@ -223,13 +227,14 @@ class Manual(Annotator):
             parts += [f'## {type(form).__name__}', form.instructions().strip()]
         parts += [
             '## When you are done',
-            'Put what your tool exported, a file, folder or zip, into\n\n'
-            f'    {folder.drop.absolute()}\n\nand run the same command again. It says '
-            f'how many images are answered, and lists what is wrong in '
-            f'{folder.problems.name}. With --accept-partial it takes what is there and '
-            'gives the other images back to the pool.',
+            'Put what your tool exported, a file, folder or zip, into',
+            f'    {folder.drop.absolute()}',
+            'and run the same command again. It says how many images are answered, and '
+            f'lists what is wrong in {folder.problems.name}. With --accept-partial it '
+            'takes what is there and gives the other images back to the pool.',
         ]
-        parts = [p if '\n' in p else textwrap.fill(p, 88) for p in parts]
+        whole = ('#', ' ', '1.')
+        parts = [p if p.startswith(whole) else textwrap.fill(p, 88) for p in parts]
         return '\n\n'.join(parts) + '\n'
 
     def _read(
