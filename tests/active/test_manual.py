@@ -10,6 +10,7 @@ import pytest
 from conftest import CLASSES, draw_class_folders, make_classifier_config, make_config
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from test_kills import Killer
 from test_trial import Killed, weights
 
 from tjls_mm.active import stage as stage_module
@@ -305,8 +306,8 @@ def test_first_images_need_labels_of_their_own(copied_data, tmp_path):
     listed = tmp_path / 'mine.txt'
     write_image_ids(listed, initial[1:])
     cfg.active_learning.initial = str(listed)
-    run_stages(cfg)
-    assert folder.stage(0).to_annotate.is_dir()
+    plan = TrialPlan(cfg)
+    plan.check_annotations(plan.initial)
 
 
 @pytest.fixture
@@ -344,7 +345,39 @@ def test_suggestions_that_nobody_touched(asked, capsys):
     )
     capsys.readouterr()
     assert manual.annotate(source, ids, folder) == ids
-    assert '2 images came back with the suggestions' in capsys.readouterr().out
+    assert '2 images came back as they were suggested' in capsys.readouterr().out
+
+
+def test_a_kill_before_every_change_of_a_file(asked, tmp_path):
+    source, ids, _ = asked
+
+    def whole(folder: StageFolder) -> dict[str, bytes]:
+        manual = Manual([COCO, dict(type='Yolo', no_boxes='nothing')])
+        manual.accept_untouched = True
+        suggest(manual, source)
+        folder.path.mkdir(exist_ok=True)
+        if manual.annotate(source, ids, folder) is None:
+            deliver_coco(folder, source)
+            assert manual.annotate(source, ids, folder) == ids
+        paths = sorted(path for path in folder.path.rglob('[!.]*') if path.is_file())
+        return {str(p.relative_to(folder.path)): p.read_bytes() for p in paths}
+
+    with pytest.MonkeyPatch.context() as patch:
+        killer = Killer(patch, tmp_path / 'stage_01')
+        expected = whole(StageFolder(tmp_path / 'stage_01'))
+    root = str(tmp_path).encode()
+    assert killer.count > 15 and len(expected) > 10
+    for at in range(1, killer.count + 1):
+        folder = StageFolder(tmp_path / f'killed_{at}')
+        with pytest.MonkeyPatch.context() as patch:
+            Killer(patch, folder.path, at)
+            with pytest.raises(Killed):
+                whole(folder)
+        found = whole(folder)
+        assert found.keys() == expected.keys(), at
+        for name, content in found.items():
+            content = content.replace(f'killed_{at}'.encode(), b'stage_01')
+            assert content == expected[name] or root in content, (at, name)
 
 
 def test_several_deliveries_and_formats_that_come_later(asked):

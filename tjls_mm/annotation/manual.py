@@ -101,6 +101,7 @@ class Manual(Annotator):
                 ``accept_partial``; ``problems.csv`` lists all of it.
         """
         images, sent = self._export(source, image_ids, folder)
+        folder.drop.mkdir(exist_ok=True)
         places = _delivered(folder.drop)
         folder.problems.unlink(missing_ok=True)
         if not places:
@@ -164,6 +165,7 @@ class Manual(Annotator):
             )
         for path in (out, out / IMAGES):
             remove_leftovers(path)
+        (out / WRITTEN).unlink(missing_ok=True)
         files = source.image_files(image_ids)
         # One that has no file of its own is pixels.
         given = (
@@ -174,7 +176,6 @@ class Manual(Annotator):
         if self.suggest_above is not None:
             sent = self.predictions(image_ids, self.suggest_above)
         self._write(folder, images, sent, source.classes)
-        folder.drop.mkdir(exist_ok=True)
         answers = {image_id: sent.get(image_id, ()) for image_id in image_ids}
         write_answers(out / SENT, images, answers, source.classes)  # the mark, last
         return images, sent
@@ -196,7 +197,6 @@ class Manual(Annotator):
         named = [repr(dict(config)) for config in self.configs]
         if before.get('formats') == named:
             return
-        folder.drop.mkdir(exist_ok=True)
         shown = {image_id: answer for image_id, answer in sent.items() if answer}
         for form, name in zip(self.formats, named, strict=True):
             if name not in before.get('written', ()):
@@ -250,11 +250,14 @@ class Manual(Annotator):
             tries = [(f, f.read(place, images, classes)) for f in self.formats]
             form, delivery = max(tries, key=lambda one: _fit(one[1]))
             if not form.tells_suggestions:
-                self._note_untouched(delivery, sent)
+                self._note_untouched(delivery, sent, place.name)
             found.append(delivery)
-        return found[0] if len(found) == 1 else _join(found, images)
+        names = ', '.join(place.name for place in places)
+        return found[0] if len(found) == 1 else _join(found, images, names)
 
-    def _note_untouched(self, delivery: Delivery, sent: Mapping[str, Answer]) -> None:
+    def _note_untouched(
+        self, delivery: Delivery, sent: Mapping[str, Answer], file: str
+    ) -> None:
         """Warn of suggestions that came back as they were; refuse if all did."""
         same = untouched(delivery.answers, sent)
         if not same:
@@ -268,16 +271,15 @@ class Manual(Annotator):
                 'Deliver what was labelled; if somebody did look at them, set '
                 'active_learning.annotator.accept_untouched=True.'
             )
-            delivery.problems.append(Problem('', '', '', what, advice))
+            delivery.problems.append(Problem('', file, '', what, advice))
             for image_id in same:
                 del delivery.answers[image_id]
             delivery.refused += same
         else:
-            what = (
-                f'{len(same)} images came back with the suggestions as they were sent'
-            )
+            shown = ', '.join(same[:3]) + ', …' * (len(same) > 3)
+            what = f'{len(same)} images came back as they were suggested ({shown})'
             advice = 'Make sure that somebody looked at them.'
-            delivery.warnings.insert(0, Problem(same[0], '', '', what, advice))
+            delivery.warnings.insert(0, Problem('', file, '', what, advice))
 
 
 def _fit(delivery: Delivery) -> tuple[int, int]:
@@ -287,8 +289,6 @@ def _fit(delivery: Delivery) -> tuple[int, int]:
 
 def _delivered(drop: Path) -> list[Path]:
     """What people put into a folder: each zip, and the folder if it holds more."""
-    if not drop.is_dir():
-        return []
     paths = sorted(path for path in drop.iterdir() if not path.name.startswith('.'))
     zips = [p for p in paths if p.suffix.lower() == '.zip' and p.is_file()]
     others = [path for path in paths if path not in zips and _holds_files(path)]
@@ -299,7 +299,9 @@ def _holds_files(path: Path) -> bool:
     return path.is_file() or any(p.is_file() for p in path.rglob('*'))
 
 
-def _join(deliveries: Sequence[Delivery], images: Sequence[ImageRecord]) -> Delivery:
+def _join(
+    deliveries: Sequence[Delivery], images: Sequence[ImageRecord], file: str
+) -> Delivery:
     """Several deliveries as one: what one says of an image counts, if others agree."""
     joined = Delivery()
     for one in deliveries:
@@ -313,7 +315,7 @@ def _join(deliveries: Sequence[Delivery], images: Sequence[ImageRecord]) -> Deli
         elif any(answer != answers[0] for answer in answers):
             what = f'{len(answers)} deliveries answer differently'
             joined.problems.append(
-                Problem(image_id, '', '', what, 'Leave one of them there.')
+                Problem(image_id, file, '', what, 'Leave one of them there.')
             )
             joined.refused.append(image_id)
         elif answers:
