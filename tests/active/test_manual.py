@@ -133,7 +133,7 @@ def test_people_who_say_what_is_true_equal_the_oracle(
     assert len(list((first.to_annotate / 'images').iterdir())) == 6
 
     run_stages(cfg)  # nobody has answered yet
-    assert 'Nothing is in' in capsys.readouterr().out
+    assert 'no answers yet' in capsys.readouterr().out
     deliver_coco(first, truth)
 
     def dies(path, ids):
@@ -334,8 +334,14 @@ def test_suggestions_that_nobody_touched(asked, capsys):
     suggest(manual, source)
     assert manual.annotate(source, ids, folder) is None
     shutil.copy(folder.to_annotate / 'coco.json', folder.drop)
-    with pytest.raises(InputError, match='all 3 images with suggestions came back as'):
+    with pytest.raises(InputError, match='all 3 images came back as they were sent'):
         manual.annotate(source, ids, folder)
+    plain = Manual(COCO, suggest_above=None)
+    other = StageFolder(folder.path.parent / 'stage_01')
+    assert plain.annotate(source, ids, other) is None
+    shutil.copy(other.to_annotate / 'coco.json', other.drop)
+    with pytest.raises(InputError, match='all 3 images came back as they were sent'):
+        plain.annotate(source, ids, other)
     trusting = Manual(COCO, accept_untouched=True)
     assert trusting.annotate(source, ids, folder) == ids
     deliver = read_answers(folder.to_annotate / SENT)

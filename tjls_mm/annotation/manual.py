@@ -34,8 +34,8 @@ class Manual(Annotator):
         suggest_above: Score in [0, 1] from which predictions are given as suggestions;
             None for no suggestions. There are none where the query strategy and the
             branches ask nothing of the pool.
-        accept_untouched: Believe a delivery in which all suggestions are as they were
-            sent, in formats that do not tell suggestions from answers.
+        accept_untouched: Believe a delivery in which everything is as it was sent, in
+            formats that do not tell suggestions from answers.
     """
 
     def __init__(
@@ -106,8 +106,7 @@ class Manual(Annotator):
         folder.problems.unlink(missing_ok=True)
         if not places:
             count = f'{sum(map(bool, sent.values()))} with suggestions'
-            self._state = f'Exported: {len(images)} images, {count}. Nothing is in '
-            self._state += f'{folder.drop} yet.'
+            self._state = f'Exported: {len(images)} images, {count}; no answers yet.'
             return None
         delivery = self._read(places, images, sent, source.classes)
         summary = f'{folder.drop}: {delivery.summary()}'
@@ -258,24 +257,20 @@ class Manual(Annotator):
     def _note_untouched(
         self, delivery: Delivery, sent: Mapping[str, Answer], file: str
     ) -> None:
-        """Warn of suggestions that came back as they were; refuse if all did."""
-        same = untouched(delivery.answers, sent)
-        if not same:
-            return
-        suggested = [i for i in delivery.answers if sent.get(i)]
-        if len(same) == len(suggested) > 1 and not self.accept_untouched:
-            what = (
-                f'all {len(same)} images with suggestions came back as they were sent'
-            )
+        """Warn of suggestions that came back as they were; refuse if all is as sent."""
+        answers = delivery.answers
+        same = untouched(answers, sent)
+        empty = [i for i, one in answers.items() if not one and not sent.get(i)]
+        if len(same) + len(empty) == len(answers) > 1 and not self.accept_untouched:
+            what = f'all {len(answers)} images came back as they were sent'
             advice = (
                 'Deliver what was labelled; if somebody did look at them, set '
                 'active_learning.annotator.accept_untouched=True.'
             )
             delivery.problems.append(Problem('', file, '', what, advice))
-            for image_id in same:
-                del delivery.answers[image_id]
-            delivery.refused += same
-        else:
+            delivery.refused += answers
+            answers.clear()
+        elif same:
             shown = ', '.join(same[:3]) + ', …' * (len(same) > 3)
             what = f'{len(same)} images came back as they were suggested ({shown})'
             advice = 'Make sure that somebody looked at them.'
