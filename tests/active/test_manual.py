@@ -204,7 +204,7 @@ def test_problems_partial_answers_and_nothing_there(demo_data, tmp_path, capsys)
     run_stages(cfg)
     said = capsys.readouterr().out
     assert '5 answered (1 with nothing there), 1 skipped' in said
-    assert 'give 1 images back to the pool with --accept-partial' in said
+    assert 'give 1 back to the pool with --accept-partial' in said
     assert not first.problems.exists() and not first.answered.exists()
 
     run_stages(cfg, accept_partial=True)
@@ -386,7 +386,7 @@ def test_a_kill_before_every_change_of_a_file(asked, tmp_path):
             assert content == expected[name] or root in content, (at, name)
 
 
-def test_several_deliveries_and_formats_that_come_later(asked):
+def test_several_deliveries_and_formats_that_come_later(asked, capsys):
     source, ids, folder = asked
     manual = Manual(COCO, suggest_above=None)
     assert manual.annotate(source, ids, folder) is None
@@ -409,6 +409,12 @@ def test_several_deliveries_and_formats_that_come_later(asked):
         manual.annotate(source, ids, folder)
     manual.accept_partial = True
     assert manual.annotate(source, ids, folder) == [ids[0], ids[2]]
+    assert '1 problems, listed in' in capsys.readouterr().out
+    shutil.rmtree(folder.drop)
+    assert manual.annotate(source, ids, folder) is None
+    (folder.drop / 'coco.json').write_text('{}')
+    with pytest.raises(InputError, match='is no COCO file'):
+        manual.annotate(source, ids, folder)
 
 
 def test_sources_open_answers_first(demo_data, class_folders, tmp_path):

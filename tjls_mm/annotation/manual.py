@@ -109,27 +109,34 @@ class Manual(Annotator):
             self._state = f'Exported: {len(images)} images, {count}; no answers yet.'
             return None
         delivery = self._read(places, images, sent, source.classes)
-        summary = f'{folder.drop}: {delivery.summary()}'
-        print(f'{summary}.', flush=True)
+        self._say(delivery, folder)
+        if not (self.accept_partial and delivery.answers):
+            self._raise(delivery, folder)
+        missing = len(images) - len(delivery.answers)
+        summary = f'{folder.drop}: {delivery.summary()}.'
+        if not delivery.answers or (missing and not self.accept_partial):
+            self._state = summary
+            if delivery.answers:
+                self._state += (
+                    f' Add the rest, or give {missing} back to the pool with '
+                    '--accept-partial.'
+                )
+            return None
+        print(summary, flush=True)
+        write_answers(folder.annotations, images, delivery.answers, source.classes)
+        return [image_id for image_id in image_ids if image_id in delivery.answers]
+
+    def _say(self, delivery: Delivery, folder: StageFolder) -> None:
+        """Write what is wrong or worth a look, and print of the latter the first."""
         if delivery.problems or delivery.warnings:
             delivery.write_problems(folder.problems)
         if delivery.warnings:
             first, count = delivery.warnings[0], len(delivery.warnings)
             more = f' {folder.problems} lists all {count}.' if count > 1 else ''
             print(f'WARNING: {first}{more}', flush=True)
-        if not self.accept_partial:
-            self._raise(delivery, folder)
-        missing = len(images) - len(delivery.answers)
-        if not delivery.answers or (missing and not self.accept_partial):
-            self._state = f'{summary}. Add the rest there'
-            if delivery.answers:
-                self._state += (
-                    f', or give {missing} images back to the pool with --accept-partial'
-                )
-            self._state += '.'
-            return None
-        write_answers(folder.annotations, images, delivery.answers, source.classes)
-        return [image_id for image_id in image_ids if image_id in delivery.answers]
+        if delivery.problems and self.accept_partial:
+            count = f'{len(delivery.problems)} problems'
+            print(f'WARNING: {count}, listed in {folder.problems}.', flush=True)
 
     def what_to_do(self, folder: StageFolder) -> str:
         return (
