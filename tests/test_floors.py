@@ -16,6 +16,7 @@ FLOORS = [
 
 WITHIN = {
     ('query', 'outputs'),  # strategies read outputs
+    ('datasets', 'annotation'),  # image sources read answers of people
     ('outputs', 'models'),  # readers know learners
 }
 """Arrows between rooms of one floor that are allowed, from and to."""

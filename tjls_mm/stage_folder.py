@@ -33,7 +33,11 @@ class StageFolder(_Folder):
     gallery = _file('selected.png', 'What the picks look like.')
     pick_classes = _file('picks.png', 'Classes of the picks, expected and labelled.')
     selected = _file('selected.txt', 'Picks, first choice first.')
-    annotations = _file('annotations.json', 'What the annotator said.')
+    to_annotate = _file('to_annotate', 'Folder for people: images, suggestions.')
+    drop = _file('answers', 'Folder where people put what they labelled.')
+    problems = _file('problems.csv', 'What is wrong with it.')
+    annotations = _file('annotations.json', 'Labels of people; others are on disk.')
+    asked = _file('annotator.json', 'Who was asked, and classes of the answer.')
     answered = _file('answered.txt', 'Picks that got an answer.')
 
     def outputs_of(self, part: str) -> Path:
@@ -75,10 +79,26 @@ class TrialFolder(_Folder):
     test = _file('test.txt', 'image_ids of the test images, sorted.')
     summary = _file('summary.json', 'Rows of all complete stages.')
     curve_csv = _file('curve.csv', 'The same as a table.')
+    kept = _file('kept_answers', 'What people labelled of stages given up.')
     curve_png = _file('curve.png', 'The learning curve.')
 
     def stage(self, number: int) -> StageFolder:
         return StageFolder(self.path / f'stage_{number:02d}')
+
+    def remove_stage(self, number: int) -> Path | None:
+        """Remove the folder of a stage; where what people labelled is kept, if any."""
+        stage = self.stage(number)
+        asked = [p for p in (stage.drop, stage.annotations) if _holds_work(p)]
+        kept = None
+        if asked:
+            count = 0
+            while (kept := self.kept / f'{stage.path.name}_{count}').exists():
+                count += 1
+            kept.mkdir(parents=True)
+            for path in asked:
+                path.rename(kept / path.name)
+        shutil.rmtree(stage.path)
+        return kept
 
     def stage_numbers(self) -> list[int]:
         """Of the stage folders that are there; other folders are not ours."""
@@ -99,6 +119,10 @@ class RankingFolder(_Folder):
     picked_names = _file('to_annotate/images.csv', 'Which of these is which image.')
     record = _file('ranking.json', 'How the picks were made.')
     selected = StageFolder.selected
+
+
+def _holds_work(path: Path) -> bool:
+    return path.exists() and (path.is_file() or any(path.iterdir()))
 
 
 def _numbers(folder: Path, pattern: str) -> list[int]:

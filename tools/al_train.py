@@ -15,6 +15,8 @@ def parse_args() -> argparse.Namespace:
     add('--work-dir', help='default: work_dirs/<name of the config>')
     add('--seed', type=int, help='overrides randomness.seed')
     add('--redo-from', type=int, metavar='STAGE', help='redo stages from this one on')
+    partial = 'take what people have labelled of a stage, and go on'
+    add('--accept-partial', action='store_true', help=partial)
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     override = 'override settings, e.g. active_learning.budget=50'
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=override)
@@ -44,7 +46,7 @@ def main() -> int:
         cfg.launcher = args.launcher
         init_launcher(args.launcher, cfg)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
-        run_stages(cfg, args.redo_from)
+        run_stages(cfg, args.redo_from, accept_partial=args.accept_partial)
     except (InputError, TrainingDiverged) as error:
         rank = int(os.environ.get('RANK', 0))
         # What all processes ran into is said once.

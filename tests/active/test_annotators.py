@@ -57,7 +57,7 @@ def test_unanswered_images_go_back_to_the_pool(demo_data, tmp_path):
     )
     assert answered == selected[::2]
     assert set(selected[1::2]) <= set(read_image_ids(second.pool))
-    assert json.loads(first.annotations.read_text())['asked'] == 6
+    assert json.loads(first.asked.read_text())['asked'] == 6
     assert json.loads(first.metrics.read_text())['picks']['count'] == 3
 
 

@@ -108,7 +108,7 @@ def test_a_detector_says_why(demo_data, tmp_path, opened, monkeypatch, capsys):
     assert picks['control']['stages_no_better'] in (0, 1)
     assert {'nearest_distance', 'class_entropy', 'mean_score'} <= chosen.keys()
     assert f'| chosen {chosen["boxes"]:.1f} boxes, ' in line
-    said = json.loads(folder.annotations.read_text())
+    said = json.loads(folder.asked.read_text())
     assert said['images'] == picks['images'] and 'control' not in said
     for path in (folder.gallery, folder.pick_classes):
         assert Image.open(path).format == 'PNG'

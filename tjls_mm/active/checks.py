@@ -36,7 +36,7 @@ SECTIONS = {
     'optim_wrapper': 'the optimizer',
 }
 DECIDED = {'type', 'ann_file', 'data_root', 'data_prefix', 'source'}
-DECIDED |= {'with_annotations', 'with_label'}
+DECIDED |= {'with_annotations', 'with_label', 'answer_files'}
 """Settings of a data set that the data source decides."""
 
 _HUBS = 'https torchvision open-mmlab openmmlab modelzoo mmcls mmpretrain package'

@@ -332,7 +332,8 @@ class Manifest:
     def complete(self, number: int, record: dict) -> None:
         """Note that a stage is done, with the content of its ``metrics.json``."""
         f = self.folder.stage(number)
-        files = f.model, f.metrics, f.selection, f.selected, f.annotations, f.answered
+        files = f.model, f.metrics, f.selection, f.selected, f.asked, f.answered
+        files += (f.annotations,)
         entry = self.entry(number)
         entry['files'].update(_hashes(path for path in files if path.exists()))
         entry.update(record=record, status='complete')

@@ -1,6 +1,7 @@
 """What a trial will do, checked before it does anything."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -51,6 +52,7 @@ class TrialPlan:
         self.source = build_own(IMAGE_SOURCES, cfg.data_source)
         self.query = self._build_query(self.method.query)
         self.annotator = build_own(ANNOTATORS, self.settings.annotator)
+        raise_first(self.annotator.problems(self.source))
         self.image_ids = self.source.list_images('pool')
         self.test_ids = self.source.list_images('test')
         raise_first(split_problems(self.image_ids, self.test_ids))
@@ -66,10 +68,22 @@ class TrialPlan:
         self.learner = inspect_learner(cfg, self.method, (*needs.pool, *needs.gathered))
         raise_first(learner_problems(cfg, self.source, self.learner))
         raise_first(need_problems(self.method, needs, self.learner))
+        needs = self._with_predictions(needs)
         self.deriver = StageDeriver(
             cfg, self.source, self.settings, self.method, self.learner, needs
         )
         self._try_stage(world_size)
+
+    def _with_predictions(self, needs: Needs) -> Needs:
+        """Beside what is asked of the pool anyway, what helps whoever labels."""
+        known = self.learner.provides
+        asks = needs.pool or needs.gathered or 'logit' in known
+        detects = self.source.task == 'detection'
+        name = 'boxes' if detects else 'probability'
+        wanted = self.annotator.suggest_above is not None and asks and name in known
+        if not wanted or name in needs.pool:
+            return needs
+        return replace(needs, pool=(*needs.pool, name))
 
     @property
     def n_stages(self) -> int:
@@ -211,7 +225,16 @@ class TrialPlan:
     def check_annotations(self, labelled: list[str]) -> None:
         """Read the annotations of test images and of those labelled now."""
         raise_first(self.source.annotation_problems(self.test_ids, 'test'))
-        raise_first(self.source.annotation_problems(labelled, 'labelled'))
+        self.check_labelled(labelled)
+
+    def check_labelled(self, labelled: list[str]) -> None:
+        """Read the annotations of images that are labelled now."""
+        said = self.source.answers
+        answered = [image_id for image_id in labelled if image_id in said]
+        raise_first(self.source.annotation_problems(answered, 'labelled'))
+        others = [image_id for image_id in labelled if image_id not in said]
+        for problem in self.source.annotation_problems(others, 'labelled'):
+            raise InputError(self.annotator.first_images(problem))
 
     def check_images(self) -> None:
         """Decode every image."""

@@ -7,11 +7,11 @@ import gc
 import io
 import itertools
 import logging
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner
 
 from tjls_mm.active.bank import draw_bank
+from tjls_mm.active.predicted_answers import predicted_answers
 from tjls_mm.active.stage_config import (
     StageInputs,
     derive_evaluation_config,
@@ -27,7 +28,7 @@ from tjls_mm.active.stage_config import (
 )
 from tjls_mm.engine.evaluate import run_evaluation
 from tjls_mm.engine.gather_stage import gather_stage
-from tjls_mm.errors import InputError
+from tjls_mm.errors import InputError, raise_first
 from tjls_mm.files import (
     atomic_path,
     file_hash,
@@ -71,23 +72,29 @@ class Stage:
 
     def prepare(self) -> None:
         """Write who is labelled, who is not, and the config."""
-        n_labelled, n_pool, self.budget = on_main_process(self._prepare)
+        prepared = on_main_process(self._prepare)
+        n_labelled, n_pool, self.budget, self.answer_files = prepared
+        self.plan.source.use_answers(self.answer_files)
         self.inputs = self._inputs(n_labelled, n_pool)
 
     def _inputs(self, n_labelled: int, n_pool: int) -> StageInputs:
         test, size = self.trial.folder.test, self.trial.world_size
-        return StageInputs(self.number, self.folder, n_labelled, n_pool, test, size)
+        answers = self.answer_files
+        return StageInputs(
+            self.number, self.folder, n_labelled, n_pool, test, size, answers
+        )
 
-    def _prepare(self) -> tuple[int, int, int]:
+    def _prepare(self) -> tuple[int, int, int, tuple[Path, ...]]:
         started = time.perf_counter()
         folder, manifest = self.folder, self.trial.manifest
         labelled, pool = self.trial.membership(self.number)
+        self.answer_files = self.trial.use_answers(self.number)
         budget = self.plan.budget(self.number, len(labelled))
         sizes = len(labelled), len(pool)
         knows = manifest.knows(self.number)
         if not knows and folder.path.exists():
             # Begun and not noted, or given up and not removed, when a kill came.
-            shutil.rmtree(folder.path)
+            self.trial.folder.remove_stage(self.number)
         folder.path.mkdir(exist_ok=True)
         remove_leftovers(folder.path)
         # What is not trained yet is prepared anew: settings may have changed.
@@ -96,7 +103,7 @@ class Stage:
         if done and self.record.has('n_labelled'):
             if read_image_ids(folder.pool) == pool:
                 manifest.begin(self.number, self._lists(), self.trial.world_size)
-                return *sizes, budget
+                return *sizes, budget, self.answer_files
         if knows:
             lists = folder.labelled, folder.pool, folder.held_out, folder.bank
             manifest.forget(self.number, lists)
@@ -135,7 +142,7 @@ class Stage:
         with atomic_path(folder.config) as path:
             derive_standalone_config(config).dump(path)
         manifest.begin(self.number, self._lists(), self.trial.world_size)
-        return *sizes, budget
+        return *sizes, budget, self.answer_files
 
     def _lists(self) -> list:
         folder = self.folder
@@ -296,28 +303,43 @@ class Stage:
     def _annotate(self) -> bool:
         folder, source = self.folder, self.plan.source
         if folder.answered.exists():
+            self.trial.use_answers(self.number + 1)
             if 'count' not in self.record.read().get('picks', {}):
                 answered = read_image_ids(folder.answered)
                 self._record_picks(answered, self._describe(answered))
             return True
         selected = read_image_ids(folder.selected)
-        answered = self.plan.annotator.annotate(source, selected, folder)
+        annotator = self.plan.annotator
+        annotator.predictions = self._predictions
+        # Of an answer that a kill cut short, perhaps by another annotator.
+        folder.annotations.unlink(missing_ok=True)
+        answered = annotator.annotate(source, selected, folder)
         if not answered:
             return False
         strangers = sorted(set(answered) - set(selected))
         if strangers or len(set(answered)) < len(answered):
             whom = repr(strangers[0]) if strangers else 'an image twice'
             raise InputError(
-                f'{type(self.plan.annotator).__name__} answered for {whom}: expected '
+                f'{type(annotator).__name__} answered for {whom}: expected '
                 f'some of the {len(selected)} images of {folder.selected}, each once.'
             )
+        if folder.annotations.exists():
+            source.use_answers([*self.answer_files, folder.annotations])
+            raise_first(source.annotation_problems(answered, 'selected'))
         picks = self._describe(list(answered))
-        annotator = self.plan.settings.annotator['type']
-        asked = {'annotator': annotator, 'asked': len(selected)}
-        write_json(folder.annotations, {**asked, **picks})
+        kind = self.plan.settings.annotator['type']
+        asked = {'annotator': kind, 'asked': len(selected)}
+        write_json(folder.asked, {**asked, **picks})
         self._record_picks(list(answered), picks)
         write_image_ids(folder.answered, answered)
         return True
+
+    def _predictions(self, image_ids: Sequence[str], above: float) -> dict:
+        """What the model says of images from a score on; of none if nobody asked it."""
+        if not self.folder.outputs_index.exists():
+            return {}
+        pool = Outputs.open(self.folder.outputs_of('pool'))
+        return predicted_answers(pool, image_ids, self.plan.source, above)
 
     def _record_picks(self, answered: list[str], labels: dict) -> None:
         """Add what labels say of picks to what was known when they were chosen."""

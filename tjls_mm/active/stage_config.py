@@ -42,7 +42,7 @@ _TEXTS: dict[str, str] = {}
 @dataclass(frozen=True)
 class StageInputs:
     """What a stage is run on: its number from 0, its folder, how many images, the
-    list of test images, and the number of processes.
+    list of test images, the number of processes, and files of answers of people.
     """
 
     number: int
@@ -51,6 +51,7 @@ class StageInputs:
     n_pool: int
     test_list: Path
     world_size: int = 1
+    answer_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ class StageDeriver:
             type='tjls_mm.JointDataset',
             labelled={**source.labelled_dataset(_path(folder.labelled)), **own},
         )
+        if stage.answer_files:
+            joint['labelled']['answer_files'] = [*map(_path, stage.answer_files)]
         if self.learner.uses_pool:
             joint['pool'] = {**source.pool_dataset(_path(folder.pool)), **own}
             if 'pipeline' in own:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from tjls_mm.active.manifest import Manifest, describe_ids
 from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.stage import Stage
 from tjls_mm.engine.stage_checkpoint_hook import read_checkpoint
-from tjls_mm.errors import InputError, raise_first
-from tjls_mm.files import remove_leftovers, write_json
+from tjls_mm.errors import InputError
+from tjls_mm.files import read_json, remove_leftovers, write_json
 from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.outputs import Needs, Outputs
 from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
@@ -37,6 +36,7 @@ def run_stages(
     redo_from: int | None = None,
     prepared: Callable[[Stage], None] = lambda stage: None,
     checked: str | None = None,
+    accept_partial: bool = False,
 ) -> Path:
     """Run a trial, or what is left of it.
 
@@ -46,6 +46,8 @@ def run_stages(
         prepared: Called with every stage before it is trained, on all processes.
         checked: 'checked' of the manifest of another trial: images of these sizes and
             times have been decoded.
+        accept_partial: Take what there is of an annotator's answer, and give the other
+            selected images back to the pool.
 
     Returns:
         The work dir with all results; complete, or waiting for labels.
@@ -55,6 +57,7 @@ def run_stages(
             written then.
     """
     with Trial(cfg, redo_from, checked) as trial:
+        trial.plan.annotator.accept_partial = accept_partial
         trial.choose_initial()
         for stage in trial.stages_left():
             stage.prepare()
@@ -128,7 +131,8 @@ class Trial:
         manifest.save()
         for number in folder.stage_numbers():
             if self.redo_from is not None and number >= self.redo_from:
-                shutil.rmtree(folder.stage(number).path)
+                if kept := folder.remove_stage(number):
+                    self.say(f'What people labelled of stage {number} is in {kept}.')
         if done < manifest.n_complete:
             manifest.reopen_last()
         for note in manifest.notes:
@@ -213,6 +217,7 @@ class Trial:
         """Check weights, annotations and images: they may have changed meanwhile."""
         plan, manifest = self.plan, self.manifest
         plan.check_weights()
+        self.use_answers(number)
         plan.check_annotations(self.membership(number)[0])
         fingerprint = self._fingerprint()
         if manifest.content['checked'] != fingerprint:
@@ -261,6 +266,18 @@ class Trial:
             labelled |= set(read_image_ids(self.folder.stage(earlier).answered))
         return sorted(labelled), sorted(set(self.plan.image_ids) - labelled)
 
+    def use_answers(self, number: int) -> tuple[Path, ...]:
+        """Let the source open what people said before a stage; files of answers."""
+        paths = (self.folder.stage(k).annotations for k in range(number))
+        # Versions before people were asked wrote counts under this name.
+        files = tuple(
+            path
+            for path in paths
+            if path.exists() and 'annotator' not in read_json(path)
+        )
+        self.plan.source.use_answers(files)
+        return files
+
     def choose_initial(self) -> None:
         """Extract pretrained features; let a strategy choose what is labelled first.
 
@@ -299,7 +316,7 @@ class Trial:
         write_image_ids(self.folder.initial, self.initial)
         self.say(f'{count} images to be labelled first, chosen by {config["type"]}.')
         # What is chosen must be labelled; which images that are stands in the file.
-        raise_first(plan.source.annotation_problems(self.initial, 'labelled'))
+        plan.check_labelled(self.initial)
         self.manifest.note({'initial': describe_ids(self.initial)})
 
     def add_features(self, outputs: Outputs, names: Iterable[str]) -> Outputs:

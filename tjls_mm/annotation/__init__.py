@@ -9,6 +9,7 @@ from .cvat import Cvat
 from .export_images import export_images
 from .formats import AnnotationFormat
 from .label_studio import LabelStudio, LabelStudioChoices
+from .manual import Manual
 from .pascal_voc import PascalVoc
 from .store import read_answers, write_answers
 from .yolo import Yolo
@@ -26,6 +27,7 @@ __all__ = [
     'ImageRecord',
     'LabelStudio',
     'LabelStudioChoices',
+    'Manual',
     'Oracle',
     'PascalVoc',
     'Problem',

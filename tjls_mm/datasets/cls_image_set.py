@@ -24,6 +24,7 @@ class ClsImageSet(CustomDataset):
         ann_file: List of image_ids, one per line.
         source: Config of the image source, e.g. of ``tjls_mm.ImageFolders``.
         with_label: False for a pool: no label is asked for.
+        answer_files: Files of labels by people, see ``ImageSource.use_answers``.
         decode_once: Keep decoded images in memory and hand them out packed, RGB (or
             grey), (C, H, W), uint8. ``pipeline`` stays empty then; images are
             augmented in batches by ``tjls_mm.JointClsDataPreprocessor``.
@@ -38,6 +39,7 @@ class ClsImageSet(CustomDataset):
         with_label: bool = True,
         decode_once: bool = False,
         scale: Sequence[int] | None = None,
+        answer_files: Sequence[str] = (),
         **kwargs,
     ) -> None:
         if decode_once and (kwargs.get('pipeline') or kwargs.get('serialize_data')):
@@ -46,6 +48,7 @@ class ClsImageSet(CustomDataset):
                 'with data_preprocessor.augmentation) and serialize_data, or unset it.'
             )
         self.source = build_own(IMAGE_SOURCES, source)
+        self.source.use_answers(answer_files)
         self.decode_once = decode_once
         self.scale = scale and tuple(scale)
         kwargs.setdefault('metainfo', {'classes': self.source.classes})
@@ -60,7 +63,7 @@ class ClsImageSet(CustomDataset):
             entry = {'img_id': image_id, 'image_id': image_id}
             entry['is_labelled'] = self.with_label
             if self.with_label:
-                entry['gt_label'] = self.source.label(image_id)
+                entry['gt_label'] = self.source.known_label(image_id)
             if not self.decode_once:
                 entry.update(self.source.entry(image_id))
             entries.append(entry)

@@ -44,6 +44,18 @@ class ClsImageSource(ImageSource):
     def label(self, image_id: str) -> int:
         """Class of an image, in [0, K)."""
 
+    def known_label(self, image_id: str) -> int:
+        """Class that people gave an image, in [0, K), else that of ``label``."""
+        answer = self.answers.get(image_id)
+        if answer is None:
+            return self.label(image_id)
+        if answer not in self.classes:
+            raise InputError(
+                f'The answer to {image_id} is {answer!r}: expected one of '
+                f'{list(self.classes)}. Correct data_source.classes.'
+            )
+        return self.classes.index(answer)
+
     @abstractmethod
     def load_image(self, image_id: str) -> np.ndarray:
         """Pixels of an image, (H, W, channels), uint8, RGB where there are three."""
@@ -98,16 +110,16 @@ class ClsImageSource(ImageSource):
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
         for image_id in image_ids:
             try:
-                self.label(image_id)
+                self.known_label(image_id)
             except InputError as error:
                 yield str(error)
 
     def count_labels(self, image_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        counts = collections.Counter(map(self.label, image_ids))
+        counts = collections.Counter(map(self.known_label, image_ids))
         return {'images': {name: counts[i] for i, name in enumerate(self.classes)}}
 
     def label_counts(self, image_ids: Sequence[str]) -> np.ndarray:
-        labels = [self.label(image_id) for image_id in image_ids]
+        labels = [self.known_label(image_id) for image_id in image_ids]
         return np.eye(len(self.classes), dtype=np.int32)[labels]
 
 

@@ -23,6 +23,7 @@ class DetImageSet(BaseDetDataset):
         ann_file: List of image_ids, one per line.
         source: Config of the image source, e.g. of ``tjls_mm.VOCFiles``.
         with_annotations: False for a pool: no annotation is opened, none need exist.
+        answer_files: Files of labels by people, see ``ImageSource.use_answers``.
         **kwargs: Of BaseDetDataset, without ``filter_cfg``.
 
     Attributes:
@@ -32,11 +33,17 @@ class DetImageSet(BaseDetDataset):
     partners: Sequence[int] | None = None
 
     def __init__(
-        self, ann_file: str, source: dict, with_annotations: bool = True, **kwargs
+        self,
+        ann_file: str,
+        source: dict,
+        with_annotations: bool = True,
+        answer_files: Sequence[str] = (),
+        **kwargs,
     ) -> None:
         if kwargs.get('filter_cfg'):
             raise InputError('Remove filter_cfg: it would silently leave out images.')
         self.source = build_own(IMAGE_SOURCES, source)
+        self.source.use_answers(answer_files)
         self.with_annotations = with_annotations
         kwargs.setdefault('metainfo', {'classes': self.source.classes})
         # Serialising saves memory for worker processes and costs a second.

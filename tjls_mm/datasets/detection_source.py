@@ -59,6 +59,13 @@ class DetectionSource(ImageSource):
         The only method that opens an annotation; InputError where it cannot.
         """
 
+    def objects(self, image_id: str) -> Sequence[Instance]:
+        """Objects that people said there are, else those of ``instances``."""
+        answer = self.answers.get(image_id)
+        if answer is None:
+            return self.instances(image_id)
+        return [Instance(box.name, box.bbox, box.ignore, box.bbox) for box in answer]
+
     def img_id(self, image_id: str) -> int:
         """The integer that mmdet's evaluators know an image by."""
         digest = hashlib.blake2b(image_id.encode(), digest_size=8).digest()
@@ -86,7 +93,7 @@ class DetectionSource(ImageSource):
 
     def usable_instances(self, image_id: str) -> list[Instance]:
         """Objects of the classes, without bad boxes where these are dropped."""
-        found = [box for box in self.instances(image_id) if box.name in self.classes]
+        found = [box for box in self.objects(image_id) if box.name in self.classes]
         if self.bad_boxes == 'error' or not found:
             return found
         size = self.image_size(image_id)
@@ -101,12 +108,14 @@ class DetectionSource(ImageSource):
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
         for image_id in image_ids:
             try:
-                boxes = self.instances(image_id)
+                boxes = self.objects(image_id)
                 size = self.image_size(image_id) if boxes else (0, 0)
             except InputError as error:
                 yield str(error)
                 continue
             where = f'{self.annotation_place(image_id)} ({what} image)'
+            if image_id in self.answers:
+                where = f'the answer to {image_id}'
             for box in boxes:
                 if box.name in self.ignore_classes:
                     continue

@@ -107,6 +107,9 @@ class _FolderSource(ImageSource):
 
     def annotation_problems(self, image_ids: Iterable[str], what: str) -> Iterator[str]:
         image_ids = list(image_ids)
+        answered = [image_id for image_id in image_ids if image_id in self.answers]
+        yield from super().annotation_problems(answered, what)
+        image_ids = [i for i in image_ids if i not in self.answers]
         if image_ids and self.labels is None:
             yield f'{image_ids[0]} ({what} image) has no label: set annotated.'
         elif image_ids:

@@ -19,6 +19,8 @@ from tjls_mm.registry import IMAGE_SOURCES
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 """Of mmpretrain's CustomDataset."""
+NO_LABEL = -1
+"""Of a pool image that nobody has labelled."""
 
 
 class ImageFiles(ClsImageSource):
@@ -55,7 +57,9 @@ class ImageFiles(ClsImageSource):
         """Files of mmpretrain's CustomDataset; the pool's are ``with_label=False``."""
         for name, lines in image_ids.items():
             if name == 'labelled':
-                lines = [f'{image_id} {self.label(image_id)}' for image_id in lines]
+                lines = [
+                    f'{image_id} {self.known_label(image_id)}' for image_id in lines
+                ]
             text = ''.join(f'{line}\n' for line in lines)
             write_text(folder / f'{name}_annotations.txt', text)
 
@@ -75,6 +79,8 @@ class ImageFolders(ImageFiles):
         channels: 3, or 1 for grey images.
         extensions: Of image files; other files are left out.
         max_pool, max_test: Images at most, see ``ClsImageSource``.
+        unlabelled_dirs: Folders below ``data_root`` with pool images that have no class
+            yet, at any depth; names of folders in them mean nothing.
     """
 
     def __init__(
@@ -87,10 +93,15 @@ class ImageFolders(ImageFiles):
         extensions: Sequence[str] = EXTENSIONS,
         max_pool: int | None = None,
         max_test: int | None = None,
+        unlabelled_dirs: Sequence[str] = (),
     ) -> None:
         super().__init__(data_root, channels, max_pool, max_test)
         self.pool_dirs = [*map(osp.normpath, check_names('pool_dirs', pool_dirs))]
         self.test_dirs = [*map(osp.normpath, check_names('test_dirs', test_dirs))]
+        self.unlabelled_dirs = []
+        if unlabelled_dirs:
+            names = check_names('unlabelled_dirs', unlabelled_dirs)
+            self.unlabelled_dirs = [*map(osp.normpath, names)]
         self.dirs = {'pool': self.pool_dirs, 'test': self.test_dirs}
         self.extensions = tuple(map(str.lower, extensions))
         self._check_dirs()
@@ -100,7 +111,8 @@ class ImageFolders(ImageFiles):
         self._label = {name: i for i, name in enumerate(self.classes)}
 
     def _check_dirs(self) -> None:
-        for split, dirs in self.dirs.items():
+        dirs_of = {**self.dirs, 'unlabelled': self.unlabelled_dirs}
+        for split, dirs in dirs_of.items():
             for name in dirs:
                 setting = f'data_source.{split}_dirs'
                 path = osp.join(self.data_root, name)
@@ -117,7 +129,7 @@ class ImageFolders(ImageFiles):
     def _class_folders(self, name: str) -> list[str]:
         found = _visible_folders(osp.join(self.data_root, name))
         # With '.' the folders of other splits may lie beside the classes.
-        others = self.pool_dirs + self.test_dirs
+        others = self.pool_dirs + self.test_dirs + self.unlabelled_dirs
         return [c for c in found if osp.normpath(osp.join(name, c)) not in others]
 
     def _find_classes(self) -> list[str]:
@@ -161,6 +173,8 @@ class ImageFolders(ImageFiles):
                 f'{self.pool_dirs}, a file that ends in one of {self.extensions} '
                 '(data_source.extensions).'
             )
+        for name in self.unlabelled_dirs if split == 'pool' else ():
+            image_ids += self._walk(osp.join(self.data_root, name))
         return self._thinned(split, self._sorted_ids(image_ids, f'{split}_dirs'))
 
     def _is_image(self, name: str) -> bool:
@@ -175,6 +189,9 @@ class ImageFolders(ImageFiles):
         return [check_image_id(image_id, self.data_root) for image_id in ids]
 
     def label(self, image_id: str) -> int:
+        for name in self.unlabelled_dirs:
+            if image_id.startswith(f'{name}{os.sep}'):
+                raise InputError(f'{image_id!r} has no class: it is in {name!r}.')
         # The longest folder first: 'real/a' before 'real'.
         dirs = sorted({*self.pool_dirs, *self.test_dirs}, key=len, reverse=True)
         for name in dirs:
@@ -200,8 +217,8 @@ def _raise(error: OSError) -> None:
 class ImageLists(ImageFiles):
     """Images named by annotation files of mmpretrain's CustomDataset.
 
-    A line is a path and the number of its class, ``cats/0001.jpg 3``. An image_id is
-    the path below ``data_root``.
+    A line is a path and the number of its class, ``cats/0001.jpg 3``, or -1 of a pool
+    image that has none yet. An image_id is the path below ``data_root``.
 
     Args:
         data_root: Folder of the data set.
@@ -245,6 +262,8 @@ class ImageLists(ImageFiles):
 
     def label(self, image_id: str) -> int:
         for labels in map(self._read, self.pool_files + self.test_files):
+            if image_id in labels and labels[image_id] == NO_LABEL:
+                raise InputError(f'{image_id!r} has no class: its label is {NO_LABEL}.')
             if image_id in labels:
                 return labels[image_id]
         raise InputError(f'{image_id!r} is in no file of data_source: {self.files}.')
@@ -253,7 +272,7 @@ class ImageLists(ImageFiles):
 # Every stage reads the labels of the same files again.
 @functools.lru_cache(maxsize=64)
 def read_annotation_file(path: str, image_dir: str, limit: int, changed: int) -> dict:
-    """Labels, in [0, ``limit``), by image_id; an InputError names a bad line."""
+    """Labels by image_id, in [0, ``limit``) or -1; an InputError names a bad line."""
     labels = {}
     try:
         lines = split_lines(Path(path).read_text(encoding='utf-8-sig'))
@@ -262,10 +281,11 @@ def read_annotation_file(path: str, image_dir: str, limit: int, changed: int) ->
     for number, line in enumerate(lines, 1):
         name, _, label = line.strip().rpartition(' ')
         where = f'{path}, line {number}'
-        if not name.strip() or not label.isascii() or not label.isdigit():
+        is_number = label.isascii() and label.removeprefix('-').isdigit()
+        if not name.strip() or not is_number:
             expected = 'a path, a blank and the number of a class ("cats/0001.jpg 3")'
             raise InputError(f'{where}: expected {expected}, found {line!r}.')
-        if int(label) >= limit:
+        if not NO_LABEL <= int(label) < limit:
             allowed = f'data_source.classes allow 0 to {limit - 1}'
             raise InputError(f'{where}: label {label} is out of range: {allowed}.')
         image_id = osp.normpath(osp.join(image_dir, name.strip()))

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 import inspect
 import os
 import os.path as osp
@@ -9,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from mmengine.config import Config
 from PIL.Image import Image
 
+from tjls_mm.annotation.boxes import Answer
+from tjls_mm.annotation.store import read_answers
 from tjls_mm.datasets.image_checks import image_problem
 from tjls_mm.errors import InputError
 from tjls_mm.image_ids import image_path
@@ -25,7 +29,13 @@ class ImageSource(ABC):
 
     Data sets build it again from its settings: every argument of the constructor is
     kept as an attribute of that name.
+
+    Attributes:
+        answers: What people said of images, by image_id; it counts in place of the
+            data set's own labels.
     """
+
+    answers: Mapping[str, Answer] = MappingProxyType({})
 
     data_root: str
     classes: tuple[str, ...]  # in order
@@ -39,6 +49,17 @@ class ImageSource(ABC):
         names = inspect.signature(type(self)).parameters
         arguments = {name: getattr(self, name) for name in names}
         return {'type': f'tjls_mm.{type(self).__name__}', **arguments}
+
+    def use_answers(self, files: Iterable[str | Path]) -> None:
+        """Take labels from files of ``tjls_mm.annotation.write_answers`` first.
+
+        Raises:
+            InputError: If a file is missing or something else.
+        """
+        self.answers = {}
+        for path in map(str, files):
+            missing = f'{path} does not exist: it holds labels of images. Restore it.'
+            self.answers |= _read_answers(path, time_of_change(path, missing))
 
     @abstractmethod
     def list_images(self, split: str) -> list[str]:
@@ -164,3 +185,9 @@ def time_of_change(path: str, missing: str) -> int:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         raise InputError(missing) from None
+
+
+# Every data set of every stage reads the answers of all earlier ones.
+@functools.lru_cache(maxsize=256)
+def _read_answers(path: str, changed: int) -> Mapping[str, Answer]:
+    return read_answers(path).answers
