@@ -1,5 +1,6 @@
 """Ranking a folder of images by a checkpoint: no trial, no labels, no test set."""
 
+import copy
 import csv
 import json
 import os
@@ -21,6 +22,8 @@ from test_kills import Killer
 from test_trial import Killed
 
 from tjls_mm.active import score_cache
+from tjls_mm.active.handed_model import HandedModel
+from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.ranking import RankingJob, rank_images
 from tjls_mm.active.ranking_inputs import DEFAULT_QUERIES, parse_settings
 from tjls_mm.active.trial import run_stages
@@ -258,6 +261,7 @@ def test_another_image_or_setting_is_scored_anew(copied, scored, tmp_path):
     for path in images.rglob('*.*'):  # copies with the times of the originals
         shutil.copystat(Path(copied.images) / path.relative_to(images), path)
     job = replace(copied, images=str(images))
+    RankingFolder(job.work_dir).record.unlink()  # as if the folder had been moved
     rank_images(job)
     assert scored.seen == []
     draw(images / 'night' / '02.png', 99)
@@ -386,6 +390,7 @@ def test_weights_of_another_model(job, brought, tmp_path, scored):
 def test_unreadable_images_are_named_at_once(copied, tmp_path, scored):
     images = Path(shutil.copytree(copied.images, tmp_path / 'images'))
     job = replace(copied, images=str(images), budget=N_IMAGES - 2)
+    RankingFolder(job.work_dir).record.unlink()
     (images / '03.JPG').write_bytes(b'')
     whole = (images / 'night' / '02.png').read_bytes()
     (images / 'night' / '02.png').write_bytes(whole[:200])
@@ -433,6 +438,30 @@ def test_nothing_outside_the_folder(job, tmp_path, scored):
     inside = replace(job, work_dir=str(images / 'work'))
     assert 'lies in the folder of images' in refused(inside)
     assert scored.seen == [] and not (images / 'work').exists()
+
+
+def test_a_ranking_of_another_folder_stays(copied, tmp_path, monkeypatch, scored):
+    before, folder = results(copied.work_dir), RankingFolder(copied.work_dir)
+    record = json.loads(folder.record.read_text())
+    assert record['folder'] == os.path.abspath(copied.images)
+    other = shutil.copytree(copied.images, tmp_path / 'site' / 'images')
+    message = refused(replace(copied, images=str(other)))
+    assert 'ranking.json' in message and '\n' not in message
+    assert copied.images in message and str(other) in message
+    # The same folder by other names is the same.
+    (tmp_path / 'link').symlink_to(copied.images)
+    rank_images(replace(copied, images=str(tmp_path / 'link')))
+    monkeypatch.chdir(copied.images)
+    rank_images(replace(copied, images='.'))
+    assert results(copied.work_dir) == before and scored.seen == []
+
+
+def test_images_in_the_work_dir_are_refused(copied, scored):
+    before, picks = results(copied.work_dir), RankingFolder(copied.work_dir)
+    for images in (picks.picked_images, picks.path):
+        message = refused(replace(copied, images=str(images), budget=1))
+        assert 'lies in' in message and '\n' not in message
+    assert results(copied.work_dir) == before and scored.seen == []
 
 
 def coco(image_ids, categories=CLASSES, spoil=()) -> dict:
@@ -561,6 +590,10 @@ def test_a_classifier(job, tmp_path):
     record = json.loads(RankingFolder(job.work_dir).record.read_text())
     assert record['query'] == DEFAULT_QUERIES['classifier']
     assert record['classes'] == ['class 0', 'class 1', 'class 2']
+    plain, grey = copy.deepcopy(cfg), copy.deepcopy(cfg)
+    plain.data_source, grey.data_source = dict(channels=3), dict(channels=1)
+    made_of = [HandedModel(c, job.checkpoint).made_of for c in (cfg, plain, grey)]
+    assert made_of[0] == made_of[1] != made_of[2]
     names = ["metainfo.classes=['crane','hen','crane']"]
     rank_images(replace(job, cfg_options=names))  # ImageNet has two, a bird and a tool
     record = json.loads(RankingFolder(job.work_dir).record.read_text())
@@ -673,6 +706,27 @@ def test_a_pool_of_a_trial_needs_no_list(brought, tmp_path):
     assert all(i.startswith('night/') for i in part.list_images('pool'))
     with pytest.raises(InputError, match='leads out'):
         FolderImages(**settings, pool_dirs=['../other']).list_images('pool')
+
+
+def test_a_trial_does_not_draw_into_its_pool(brought, tmp_path):
+    images = Path(shutil.copytree(brought / 'images', tmp_path / 'images'))
+    cfg = make_config(images, images / 'work_dirs' / 'trial', 'demo_random')
+    cfg.data_source = dict(
+        type='tjls_mm.FolderImages', data_root=str(images), classes=CLASSES
+    )
+    for kind in ('FolderImages', 'FolderClsImages'):
+        cfg.data_source.type = f'tjls_mm.{kind}'
+        with pytest.raises(InputError, match='work_dirs/trial lies in') as error:
+            TrialPlan(cfg)
+        assert '\n' not in str(error.value)
+    (tmp_path / 'link').symlink_to(images)
+    source = FolderImages(str(tmp_path / 'link'), CLASSES)
+    assert len(list(source.work_dir_problems(images))) == 1
+    assert not list(source.work_dir_problems(images / '.trial'))  # no images for it
+    assert not list(source.work_dir_problems(tmp_path / 'images_work'))
+    part = FolderImages(str(images), CLASSES, pool_dirs=['night', 'day'])
+    assert not list(part.work_dir_problems(images / 'work'))
+    assert len(list(part.work_dir_problems(images / 'day' / 'work'))) == 1
 
 
 def test_a_trial_on_a_folder(copied_data, tmp_path):

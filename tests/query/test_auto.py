@@ -21,6 +21,7 @@ from tjls_mm.query import (
     check_selection,
 )
 from tjls_mm.query.auto import RULES, RULES_WITH_FEATURES
+from tjls_mm.query.parts import BoxScore
 from tjls_mm.registry import build_own
 from tjls_mm.stage_folder import TrialFolder
 
@@ -106,6 +107,23 @@ def test_without_detections_it_is_random(case, control):
         if control:
             uniform = np.flatnonzero(answer.columns['control'])
             assert sorted(uniform) == sorted(answer.rows[:2])
+
+
+def test_the_pool_is_scored_once(monkeypatch):
+    calls, real = [], BoxScore.__call__
+
+    def score(self, pool, labelled):
+        calls.append(pool)
+        return real(self, pool, labelled)
+
+    pool, labelled = make_pool(make_boxes(COUNTS)), make_labelled(make_boxes([2, 3]))
+    expected = build_own(QUERIES, RULES['detection']).select(pool, labelled, 5, 3)
+    monkeypatch.setattr(BoxScore, '__call__', score)
+    answer = select(Auto('detection'), pool, labelled)
+    assert len(calls) == 1
+    assert answer.rows.tolist() == expected.rows.tolist()
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(answer.columns[name], column)
 
 
 def test_one_detection_is_a_difference():

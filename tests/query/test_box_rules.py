@@ -1,6 +1,7 @@
 """Query strategies that read boxes, and compositions of parts."""
 
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,7 @@ from tjls_mm.query.clasp import stratified_order
 from tjls_mm.query.class_balanced import balanced_order
 from tjls_mm.query.diversity import cover, share_out
 from tjls_mm.query.flip_consistency import flip_inconsistency, js_divergence, overlaps
+from tjls_mm.query.parts import BoxScore
 from tjls_mm.query.ppal import (
     class_quality,
     difficulty_weights,
@@ -348,6 +350,40 @@ def test_a_prior_counts_once_and_low_scores_and_long_tails_do_not():
     assert detections(boxes, min_score=0.65).count.tolist() == [2, 0, 0]
 
 
+class OfVectors(BoxScore):
+    """As its base, but it may read class vectors."""
+
+    def values(self, boxes, labelled):
+        assert boxes.probability.shape == (len(boxes.score), K)
+        return super().values(boxes, labelled)
+
+
+def peak(call, *arguments) -> int:
+    """Most bytes that a call holds at once."""
+    tracemalloc.start()
+    try:
+        call(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('kind', ['score', 'score_entropy'])
+def test_of_class_vectors_only_their_number_is_read(kind):
+    boxes = make_boxes(np.random.default_rng(1).integers(0, 9, 50))
+    boxes = replace(boxes, prior=boxes.prior // 2)
+    pool = make_pool(boxes)
+    for settings in (dict(gamma=0.5), dict(over='max'), dict(max_boxes=3)):
+        part, whole = (c(kind, **settings) for c in (BoxScore, OfVectors))
+        found, expected = (score(pool, NOTHING) for score in (part, whole))
+        for name in ('image', 'by_class', 'expected', 'boxes'):
+            a, b = getattr(found, name), getattr(expected, name)
+            np.testing.assert_array_equal(a, b, strict=True)
+    wide = make_boxes([40] * 100, classes=300)
+    pool = Outputs.from_arrays([f'{i:03d}' for i in range(100)], {'boxes': wide})
+    assert peak(BoxScore(kind), pool, NOTHING) < wide.probability.nbytes / 2
+
+
 def test_images_are_sums_means_or_the_most_of_their_boxes():
     boxes = make_boxes([3, 0, 2])
     h = box_scores(boxes, 'score_entropy')
@@ -447,6 +483,49 @@ def test_class_balance_of_a_classifier():
     with pytest.raises(InputError, match='label_count is of 3 classes'):
         wrong = {'label_count': np.zeros((1, 3), np.int32)}
         select(rule, pool, 1, Outputs.from_arrays(['x'], wrong))
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (7, 1), (2, 9), (300, 150)])
+def test_the_balanced_order_is_that_of_whole_sums(shape):
+    rng = np.random.default_rng(0)
+    gain, adds, have = rng.random(shape), rng.random(shape), rng.random(shape[1])
+    budget = min(20, shape[0])
+    found = balanced_order(gain, adds, have, budget, 0.5)[0]
+    # By image, so of the same numbers in another order of adding.
+    expected = []
+    for _ in range(budget):
+        value = (gain / np.sqrt(have + 1)).sum(1)
+        value[expected] = -1
+        expected.append(int(value.argmax()))
+        have = have + adds[expected[-1]]
+    assert found.tolist() == expected
+    order = rng.permutation(len(gain))
+    moved = balanced_order(gain[order], adds[order], have, budget, 0.5)[0]
+    again = balanced_order(gain, adds, have, budget, 0.5)[0]
+    assert order[moved].tolist() == again.tolist()
+
+
+def test_a_pick_among_many_classes_costs_no_copy_of_all():
+    gain = np.random.default_rng(0).random((2_000, 400))
+    order = (gain, gain, np.zeros(400), 3)
+    assert peak(balanced_order, *order) < 1.2 * gain.nbytes  # one is kept by class
+
+
+@pytest.mark.parametrize('weights', [[-1, 2], [np.nan, 1], [np.inf, 1], [], 2, ['a']])
+def test_class_weights_that_are_none_are_refused(weights):
+    with pytest.raises(InputError, match='class_weights must be numbers, finite'):
+        ClassBalanced(class_weights=weights)
+
+
+def test_class_weights_may_be_an_array():
+    pool = make_pool(make_boxes([3, 0, 5, 1, 2]))
+    labelled = make_labelled(make_boxes([1]))
+    for weights in ([1.0, 2, 0, 5], [0.0] * K):
+        a, b = (
+            select(ClassBalanced(class_weights=w), pool, 4, labelled).rows
+            for w in (weights, np.array(weights))
+        )
+        assert a.tolist() == b.tolist()
 
 
 def test_copies_of_an_image_have_one_score_wherever_they_stand():
@@ -556,6 +635,12 @@ def test_control_images_count_as_labelled():
         (dict(cost='euros'), 'cost must be'),
         (dict(shortlist=0.5), 'shortlist must be'),
         (dict(balance=dict(type='ClassBalance', power=-1)), 'power must be'),
+        (dict(balance=dict(type='ClassBalance', power=math.inf)), 'power must be'),
+        (dict(balance=dict(type='ClassBalance', power=math.nan)), 'power must be'),
+        (dict(diversity=dict(type='BoxHerding', power=-1)), 'power must be'),
+        (dict(diversity=dict(type='BoxHerding', min_candidates=0)), 'min_candidates'),
+        (dict(diversity=dict(type='BoxHerding', max_boxes=0)), 'max_boxes must be'),
+        (dict(score=dict(type='BoxScore', max_boxes=0)), 'max_boxes must be'),
         (dict(diversity=dict(type='KCenter', within='box')), 'within must be'),
         (
             dict(diversity=dict(type='KCenter'), shortlist=None, noise=1),

@@ -125,6 +125,8 @@ class HandedModel:
             'dataset': _plain(self.dataset),
             'batch_size': self.batch_size,
         }
+        if self.is_classifier:
+            self.made_of['channels'] = self._channels()
 
     def _read_loader(self) -> None:
         """How images reach the model."""

@@ -49,10 +49,12 @@ class TrialPlan:
         raise_first(section_problems(cfg))
         raise_first(part_problems(cfg))
         self.seed = cfg.randomness.seed
+        self.folder = TrialFolder(cfg.get('work_dir') or 'work_dirs')
         self.source = build_own(IMAGE_SOURCES, cfg.data_source)
         self.query = self._build_query(self.method.query)
         self.annotator = build_own(ANNOTATORS, self.settings.annotator)
         raise_first(self.annotator.problems(self.source))
+        raise_first(self.source.work_dir_problems(self.folder.path))
         self.image_ids = self.source.list_images('pool')
         self.test_ids = self.source.list_images('test')
         raise_first(split_problems(self.image_ids, self.test_ids))
@@ -124,7 +126,7 @@ class TrialPlan:
 
     def _try_stage(self, world_size: int) -> None:
         """Whatever a stage config refuses, it refuses now."""
-        folder = TrialFolder(self.cfg.get('work_dir') or 'work_dirs')
+        folder = self.folder
         n_labelled = self.n_initial
         n_pool = len(self.image_ids) - n_labelled
         stage = StageInputs(

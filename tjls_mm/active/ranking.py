@@ -32,7 +32,7 @@ from tjls_mm.active.score_cache import Facts, ScoreCache, Scorer, take_images
 from tjls_mm.annotation.picked_images import PICKED, write_picked
 from tjls_mm.datasets.folder_images import find_images, is_image
 from tjls_mm.errors import InputError, TrainingDiverged, raise_first
-from tjls_mm.files import remove_leftovers, write_json
+from tjls_mm.files import read_json, remove_leftovers, write_json
 from tjls_mm.image_ids import write_image_ids
 from tjls_mm.outputs import Outputs, check_finite
 from tjls_mm.outputs.readers import find_reader
@@ -140,6 +140,12 @@ class Ranking:
                 f'--work-dir {self.folder.path} lies in the folder of images, which '
                 'what is written would become part of: name another place.'
             )
+        if osp.commonpath([work, images]) == work:
+            raise InputError(
+                f'--images {self.job.images} lies in --work-dir {self.folder.path}, '
+                'where files are written anew: name another work dir.'
+            )
+        self._check_images_before(images)
         kept = self.folder.picked_images
         names = sorted(p.name for p in kept.iterdir()) if kept.is_dir() else []
         others = [n for n in names if not (PICKED.match(n) and is_image(n))]
@@ -148,6 +154,16 @@ class Ranking:
                 f'{kept / others[0]} ({len(others)} such files) was not put there by '
                 'an earlier ranking, and the folder is written anew: move it, or use '
                 'another --work-dir.'
+            )
+
+    def _check_images_before(self, images: str) -> None:
+        """Refuse to write over a ranking of another folder; ``images`` is its path."""
+        record = self.folder.record
+        before = read_json(record).get('folder') if record.exists() else None
+        if before is not None and osp.realpath(str(before)) != images:
+            raise InputError(
+                f'{record} is of the images in {before}, --images is {images}: use '
+                'another --work-dir, or remove that file if the folder was moved.'
             )
 
     def _check_budget(self, n_images: int) -> None:
@@ -374,6 +390,7 @@ class Ranking:
             'weights': self.handed and self.handed.made_of['weights'],
             'classes': self.handed and list(self.handed.classes),
             'query': self.query_config,
+            'folder': osp.abspath(job.images),
             'seed': job.seed,
             'images': len(self.facts),
             'labelled': len(self.labelled),

@@ -97,6 +97,20 @@ class _FolderSource(ImageSource):
         image_ids = [image_id for image_id in image_ids if image_id not in held_out]
         return self._sorted_ids(image_ids, 'pool_dirs')
 
+    def work_dir_problems(self, work_dir: str) -> Iterator[str]:
+        for name in self.pool_dirs:
+            pool = osp.join(self.data_root, name)
+            work, root = osp.realpath(work_dir), osp.realpath(pool)
+            if osp.commonpath([work, root]) != root:
+                continue
+            below = osp.relpath(work, root)
+            if below == '.' or not any(p.startswith('.') for p in below.split(os.sep)):
+                yield (
+                    f'The work dir {work_dir} lies in {pool}, all images of which are '
+                    'the pool: pictures that the trial draws would become part of it. '
+                    'Use another --work-dir, or other data_source.pool_dirs.'
+                )
+
     def _labels_of(self, image_id: str) -> ImageSource:
         if self.labels is None:
             raise InputError(

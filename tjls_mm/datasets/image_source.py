@@ -140,6 +140,10 @@ class ImageSource(ABC):
         """Messages on what does not fit the images in a stage's derived config."""
         yield from ()
 
+    def work_dir_problems(self, work_dir: str) -> Iterator[str]:
+        """Messages if images that are written there would become images of this."""
+        yield from ()
+
     def _check_root(self, advice: str = 'Unpack the data there.') -> None:
         if not osp.isdir(self.data_root):
             raise InputError(

@@ -4,9 +4,10 @@ import numpy as np
 
 from tjls_mm.errors import InputError
 from tjls_mm.outputs.outputs import Boxes, Outputs, blocks
-from tjls_mm.query.box_scores import by_class, detections
+from tjls_mm.query.box_scores import by_class, scored_detections
 from tjls_mm.query.composition import Composition
 from tjls_mm.query.controls import WithControl
+from tjls_mm.query.parts import Scores
 from tjls_mm.query.random import Random
 from tjls_mm.query.strategy import QueryStrategy, Selection
 from tjls_mm.registry import QUERIES, build_own
@@ -78,7 +79,11 @@ class Auto(QueryStrategy):
         by_chance = Random().select(pool, labelled, budget, seed)
         name = type(getattr(self.rule, 'query', self.rule)).__name__
         answer = None
-        if not is_flat(self.rule, pool, labelled):
+        if isinstance(self.rule, Composition):
+            scores = self.rule.score(pool, labelled)
+            if not _is_flat_score(scores):  # what was scored is not scored again
+                answer = self.rule.pick(scores, pool, labelled, budget, seed)
+        elif not is_flat(self.rule, pool, labelled):
             answer = self.rule.select(pool, labelled, budget, seed)
         if answer is None or _tells_nothing(answer):
             return self._fallback(by_chance, len(pool.image_ids), name)
@@ -108,10 +113,13 @@ def is_flat(rule: QueryStrategy, pool: Outputs, labelled: Outputs) -> bool:
     if isinstance(rule, WithControl):
         rule = rule.query
     if isinstance(rule, Composition):
-        scores = rule.score(pool, labelled)
-        return _is_same(scores.image if scores.by_class is None else scores.by_class)
+        return _is_flat_score(rule.score(pool, labelled))
     names = [name for name in rule.needs.pool if name not in _PLACES]
     return all(_is_same(pool[name]) for name in names or rule.needs.pool)
+
+
+def _is_flat_score(scores: Scores) -> bool:
+    return _is_same(scores.image if scores.by_class is None else scores.by_class)
 
 
 def _tells_nothing(answer: Selection) -> bool:
@@ -122,8 +130,8 @@ def _tells_nothing(answer: Selection) -> bool:
 def _is_same(values: np.ndarray | Boxes) -> bool:
     """Whether (N, ...) numbers of images do not differ; if not finite, they do."""
     if isinstance(values, Boxes):
-        boxes = detections(values)
-        values = by_class(boxes, np.asarray(boxes.score, np.float64))
+        classes, boxes = values.probability.shape[1], scored_detections(values)
+        values = by_class(boxes, np.asarray(boxes.score, np.float64), classes)
     spread = largest = 0.0
     for _, block in blocks(values):
         block = np.asarray(block, np.float64)

@@ -20,6 +20,9 @@ KINDS = (
     'score',
 )
 
+OF_SCORE = ('score', 'score_entropy')
+"""Kinds that read no class vectors."""
+
 MIN_SCORE = 0.05
 MAX_BOXES = 100
 
@@ -42,6 +45,17 @@ def detections(
     boxes = _taken(boxes, np.flatnonzero(boxes.score >= min_score)).one_per_prior()
     place = np.arange(len(boxes.score)) - np.repeat(boxes.offsets[:-1], boxes.count)
     return _taken(boxes, np.flatnonzero(place < max_boxes))
+
+
+def scored_detections(
+    boxes: Boxes, min_score: float = MIN_SCORE, max_boxes: int = MAX_BOXES
+) -> Boxes:
+    """As ``detections``, without places and class vectors.
+
+    Those of a whole pool are large, and each step to the boxes that count copies them.
+    """
+    boxes = replace(boxes, xyxy=None, probability=None)
+    return detections(boxes, min_score, max_boxes)
 
 
 def _taken(boxes: Boxes, rows: np.ndarray) -> Boxes:
@@ -146,9 +160,15 @@ def crowd(boxes: Boxes, gamma: float) -> np.ndarray:
     return boxes.count.clip(1).astype(np.float64) ** gamma
 
 
-def by_class(boxes: Boxes, values: np.ndarray) -> np.ndarray:
-    """Sums of numbers (M,) of boxes over each image and label, (N, K) float64."""
-    classes = boxes.probability.shape[1]
+def by_class(
+    boxes: Boxes, values: np.ndarray, classes: int | None = None
+) -> np.ndarray:
+    """Sums of numbers (M,) of boxes over each image and label, (N, K) float64.
+
+    ``classes`` is K; None: that of the class vectors.
+    """
+    if classes is None:
+        classes = boxes.probability.shape[1]
     cell = images_of(boxes) * classes + boxes.label
     sums = np.bincount(cell, values, minlength=len(boxes) * classes)
     return sums.reshape(len(boxes), classes).astype(np.float64)

@@ -8,7 +8,7 @@ from tjls_mm.errors import InputError
 from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import MAX_BOXES, MIN_SCORE
 from tjls_mm.query.composition import Composition
-from tjls_mm.query.parts import QUERY_PARTS, Balance, Scores
+from tjls_mm.query.parts import QUERY_PARTS, Balance, Scores, not_negative
 from tjls_mm.registry import QUERIES
 
 
@@ -22,7 +22,8 @@ def balanced_order(
     """Pick greedily where gains are high in classes of which there are few labels.
 
     Again and again the image of highest sum over c of gain[i, c] / (have[c] +
-    1)^power; have then grows by what the image adds. O(N K) per pick.
+    1)^power; have then grows by what the image adds. O(N K) time and O(N) memory per
+    pick.
 
     Args:
         gain: (N, K), of each image in each class, at least 0.
@@ -42,11 +43,15 @@ def balanced_order(
     # By class, so that a sum is made in the same way wherever an image stands.
     gain = np.ascontiguousarray(gain.T, np.float64)
     have = np.asarray(have, np.float64)
-    taken = np.zeros(gain.shape[1])
+    taken, term = np.zeros((2, gain.shape[1]))
     rows, classes = np.zeros(budget, np.int64), np.full(budget, -1)
     for k in range(budget):
         weight = (have + 1) ** -power
-        value = (gain * weight[:, None]).sum(0) + taken
+        # Class after class: products of all classes at once would be as large as gain.
+        value = np.zeros(len(taken))
+        for of_class, factor in zip(gain, weight, strict=True):
+            value += np.multiply(of_class, factor, out=term)
+        value += taken
         rows[k] = row = value.argmax()
         if value[row] > 0:
             classes[k] = (gain[:, row] * weight).argmax()
@@ -62,6 +67,9 @@ class ClassBalance(Balance):
     Args:
         power: Of the weight 1 / (have + 1)^power of a class, at least 0.
         class_weights: (K,), times these; at least 0.
+
+    Raises:
+        InputError: If a number is not finite or below 0.
     """
 
     needs = Needs(labelled=('label_count',))
@@ -70,10 +78,11 @@ class ClassBalance(Balance):
     def __init__(
         self, power: float = 1.0, class_weights: Sequence[float] | None = None
     ) -> None:
-        if not power >= 0:
-            raise InputError(f'power must be at least 0, got {power}')
+        not_negative('power', power)
         self.power = power
-        self.class_weights = class_weights and np.asarray(class_weights, np.float64)
+        self.class_weights = None
+        if class_weights is not None:
+            self.class_weights = not_negative('class_weights', class_weights, ndim=1)
 
     def value(self, scores: Scores, have: np.ndarray) -> np.ndarray:
         return (self._gain(scores).T * (have[:, None] + 1) ** -self.power).sum(0)

@@ -100,7 +100,13 @@ class Composition(QueryStrategy):
         n_images = len(pool.image_ids)
         if not 1 <= budget <= n_images:
             raise ValueError(f'budget must be 1 to {n_images} (images), got {budget}')
-        scores = self.score(pool, labelled)
+        return self.pick(self.score(pool, labelled), pool, labelled, budget, seed)
+
+    def pick(
+        self, scores: Scores, pool: Outputs, labelled: Outputs, budget: int, seed: int
+    ) -> Selection:
+        """As ``select``, by what the score said of the pool."""
+        n_images = len(pool.image_ids)
         check_numbers(scores.image, pool)
         cost = self._cost(scores)
         scores = scores.times(1 / cost)

@@ -10,13 +10,18 @@ from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import (
     MAX_BOXES,
     MIN_SCORE,
-    detections,
     rows_of,
+    scored_detections,
     unit_features,
 )
 from tjls_mm.query.composition import Composition
 from tjls_mm.query.diversity import CELLS, cover
-from tjls_mm.query.parts import QUERY_PARTS, Shortlist, labelled_counts
+from tjls_mm.query.parts import (
+    QUERY_PARTS,
+    Shortlist,
+    labelled_counts,
+    not_negative,
+)
 from tjls_mm.randomness import generator
 from tjls_mm.registry import QUERIES
 
@@ -28,7 +33,7 @@ def best_similarities(
 
     Args:
         outputs: With ``box_feature``.
-        boxes: Its ``detections``.
+        boxes: Its ``scored_detections``.
         images: (n,), rows of images.
         reference: (R, F), of length 1.
 
@@ -63,6 +68,9 @@ class BoxHerding:
         min_candidates: Images that are looked at, of those on the list: the first of
             so many or 20 times the budget.
         min_score, max_boxes: Boxes that count, see ``detections``.
+
+    Raises:
+        InputError: If the power is not finite or below 0, or a count is below 1.
     """
 
     power: float = 0.5
@@ -77,13 +85,17 @@ class BoxHerding:
     )
 
     def __post_init__(self) -> None:
-        if not self.reference >= 1:
-            raise InputError(f'reference must be at least 1, got {self.reference}')
+        not_negative('power', self.power)
+        for name in ('reference', 'min_candidates', 'max_boxes'):
+            if not getattr(self, name) >= 1:
+                raise InputError(
+                    f'{name} must be at least 1, got {getattr(self, name)}'
+                )
 
     def __call__(self, images: Shortlist, budget: int) -> np.ndarray:
         pool, labelled = images.pool, images.labelled
         boxes = self._detections(pool)
-        have = labelled_counts(labelled, boxes.probability.shape[1])
+        have = labelled_counts(labelled, pool['boxes'].probability.shape[1])
         weight = boxes.score / (have + 1)[boxes.label] ** self.power
         rows, weight = self._drawn(weight, images.seed)
         reference = unit_features(pool, boxes.feature[rows])
@@ -99,7 +111,7 @@ class BoxHerding:
         return cover(best, weight, coverage, images.cost[: len(candidates)], budget)
 
     def _detections(self, outputs: Outputs) -> Boxes:
-        return detections(outputs['boxes'], self.min_score, self.max_boxes)
+        return scored_detections(outputs['boxes'], self.min_score, self.max_boxes)
 
     def _drawn(self, weight: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of reference boxes and their weights, right in expectation."""

@@ -12,6 +12,7 @@ from tjls_mm.outputs.vocabulary import Needs
 from tjls_mm.query.box_scores import (
     MAX_BOXES,
     MIN_SCORE,
+    OF_SCORE,
     box_scores,
     by_class,
     check_kind,
@@ -19,6 +20,7 @@ from tjls_mm.query.box_scores import (
     crowd,
     detections,
     expected_boxes,
+    scored_detections,
     to_images,
 )
 
@@ -84,27 +86,40 @@ class BoxScore:
             raise InputError(f"over must be 'sum', 'mean' or 'max', got {self.over!r}")
         if not 0 <= self.gamma <= 1:
             raise InputError(f'gamma must be in [0, 1], got {self.gamma}')
+        if not self.max_boxes >= 1:
+            raise InputError(f'max_boxes must be at least 1, got {self.max_boxes}')
 
     def __call__(self, pool: Outputs, labelled: Outputs) -> Scores:
-        boxes = detections(pool['boxes'], self.min_score, self.max_boxes)
+        boxes = pool['boxes']
+        classes = boxes.probability.shape[1]
+        count = detections if self._reads_vectors() else scored_detections
+        boxes = count(boxes, self.min_score, self.max_boxes)
         values = self.values(boxes, labelled)
+        by_label = None
+        if self.over != 'max':
+            by_label = self._by_class(boxes, values, classes)
         return Scores(
             to_images(boxes, values, self.over, self.gamma),
-            None if self.over == 'max' else self._by_class(boxes, values),
-            by_class(boxes, np.asarray(boxes.score, np.float64)),
+            by_label,
+            by_class(boxes, np.asarray(boxes.score, np.float64), classes),
             expected_boxes(boxes),
         )
+
+    def _reads_vectors(self) -> bool:
+        # What ``values`` of a subclass reads is not known here.
+        is_own = type(self).values is not BoxScore.values
+        return self.soft or is_own or self.kind not in OF_SCORE
 
     def values(self, boxes: Boxes, labelled: Outputs) -> np.ndarray:
         """Score of each box, (M,) float64."""
         return box_scores(boxes, self.kind)
 
-    def _by_class(self, boxes: Boxes, values: np.ndarray) -> np.ndarray:
+    def _by_class(self, boxes: Boxes, values: np.ndarray, classes: int) -> np.ndarray:
         if self.soft:
             parts = boxes.probability * values.astype(np.float32)[:, None]
             sums = boxes.reduce(parts, 'sum').astype(np.float64)
         else:
-            sums = by_class(boxes, values)
+            sums = by_class(boxes, values, classes)
         gamma = 1.0 if self.over == 'mean' else self.gamma
         return sums / crowd(boxes, gamma)[:, None]
 
@@ -128,7 +143,7 @@ class ClassScore:
 
     def __call__(self, pool: Outputs, labelled: Outputs) -> Scores:
         p = np.asarray(pool['probability'], np.float64)
-        plain = self.kind in ('score', 'score_entropy')
+        plain = self.kind in OF_SCORE
         image = np.ones(len(p)) if plain else class_vector_scores(p, self.kind)
         return Scores(image, p * image[:, None], p)
 
@@ -233,6 +248,25 @@ def check_numbers(values: np.ndarray, pool: Outputs) -> None:
     if len(bad):
         image_id, found = pool.image_ids[bad[0]], values[bad[0]]
         raise ValueError(f'the score of {image_id!r} is {found}, expected a number')
+
+
+def not_negative(name: str, value, ndim: int = 0) -> np.ndarray:
+    """Numbers of a setting as float64, of so many dimensions.
+
+    Raises:
+        InputError: If there is none, or one is not finite or below 0.
+    """
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(1, np.nan)
+    good = numbers.ndim == ndim and numbers.size and np.isfinite(numbers).all()
+    if not (good and (numbers >= 0).all()):
+        what = 'a number' if ndim == 0 else 'numbers'
+        raise InputError(
+            f'{name} must be {what}, finite and at least 0, got {value!r}: correct it.'
+        )
+    return numbers
 
 
 def labelled_counts(labelled: Outputs, classes: int) -> np.ndarray:
