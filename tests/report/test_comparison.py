@@ -403,11 +403,16 @@ def test_only_what_has_all_labels_is_drawn_as_a_ceiling(tmp_path):
     assert styles == {'random': '-', 'unfinished': '-', 'full (50 labelled)': '--'}
 
 
-def test_names_do_not_fold(tmp_path, capsys):
-    names = ('x_random', 'x_random_again', 'x_foreground_random_of_classes')
-    curves = {name: six(0.001 * k, 0.002 * k) for k, name in enumerate(names)}
+def test_neither_names_nor_figures_are_folded_or_cut_off(tmp_path, capsys):
+    curves = {
+        'x_random': six(0, 0),
+        'x_random_again': six(0.001, 0.002),
+        'x_foreground_random_of_rare_classes': six(0.01, 0.02),
+    }
     print_comparison(read_trials(seeds_of(tmp_path, **curves)))
-    lines = capsys.readouterr().out.splitlines()
-    for name in ('random_again', 'foreground_random_of_classes'):
-        assert sum(line.split()[:1] == [name] for line in lines) == 2
-    assert max(map(len, lines)) <= 100
+    _, table = capsys.readouterr().out.split('area under the learning curve')
+    rows = [line.split() for line in table.splitlines()]
+    last = {row[0]: row[-1] for row in rows if len(row) > 6}
+    assert last['random_again'] == '+0.2'
+    assert last['foreground_random_of_rare_classes'] == '+1.5'
+    assert ['(A/A)'] == [row[0] for row in rows if row[:1] == ['(A/A)']]

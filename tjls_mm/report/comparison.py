@@ -270,7 +270,11 @@ def print_comparison(
         if cells:
             # A table would fold a title to its own width.
             console.print(title, highlight=False, markup=False)
-            console.print(_narrow_table(cells))
+            table = _narrow_table(cells)
+            # Better lines that a terminal wraps than figures that are cut off.
+            options = console.options.update(max_width=1000)
+            width = max(console.width, console.measure(table, options=options).minimum)
+            console.print(table, width=width, crop=False)
     for line in (*comparison.lines(), *(f'Note: {n}' for n in comparison.notes())):
         console.print(line, highlight=False, markup=False)
 

@@ -182,10 +182,9 @@ def _interpolated(rules: Sequence[Rule], short: Mapping) -> Iterator[str]:
     names = [short[rule.name] for rule in rules if rule.is_interpolated]
     if names:
         yield (
-            f'At equal boxes, {", ".join(names)}: in some seed the rule or the control '
-            'has no stage in the range of boxes that both reach, and its value there '
-            'is interpolated (a straight line over log boxes). More and smaller '
-            'stages would measure it.'
+            f'At equal boxes, {", ".join(names)}: in some seed one side has no stage '
+            'after stage 0 near the boxes that both reach. Its value there is read off '
+            'a straight line over log boxes; more and smaller stages would measure it.'
         )
 
 

@@ -7,6 +7,8 @@ from tjls_mm.randomness import generator
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+NEAR = 1.05
+"""A stage so near to a range of costs, as a ratio, counts as one in it."""
 EXACT_SEEDS = 16
 """Up to so many seeds the sign-flip test goes through all flips."""
 
@@ -73,16 +75,21 @@ def equal_cost_difference(
 def is_interpolated(cost: np.ndarray, control_cost: np.ndarray) -> bool:
     """Whether ``equal_cost_difference`` knows a side from between two stages only.
 
-    That side has no stage after stage 0 in the range of costs that is compared: its
-    part of the figure hangs on the shape that is assumed between stages.
+    That side has no stage after stage 0 in the range of costs that is compared, nor
+    within 5 % of it: its part of the figure hangs on the shape that is assumed between
+    stages.
 
     >>> is_interpolated([500, 1500], [500, 1000])
     True
+    >>> is_interpolated([500, 1020], [500, 1000])
+    False
     >>> is_interpolated([500, 900, 1500], [500, 1000])
     False
     """
     at = _shared_costs(cost, control_cost)
-    return any(not np.isin(_from_1(c)[1:], at).any() for c in (cost, control_cost))
+    low, high = (at[0] / NEAR, at[-1] * NEAR) if len(at) else (np.inf, -np.inf)
+    stages = (_from_1(side)[1:] for side in (cost, control_cost))
+    return any(not np.any((low <= s) & (s <= high)) for s in stages)
 
 
 def _shared_costs(cost, control_cost) -> np.ndarray:

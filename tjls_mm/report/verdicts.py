@@ -167,12 +167,12 @@ def common_rows(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
     several = [[trial] for trial in trials if len(trial.rows) > 1]
     kept = [trial for group in complete(several) for trial in group]
     counts = common_counts(kept)
-    return [
-        replace(
-            t, rows=[t.rows[0], *(r for r in t.rows[1:] if r['n_labelled'] in counts)]
-        )
-        for t in (kept if counts else trials)
-    ]
+
+    def rows(trial: TrialSummary) -> list[dict]:
+        first, *rest = trial.rows
+        return [first, *(row for row in rest if row['n_labelled'] in counts)]
+
+    return [replace(t, rows=rows(t)) for t in (kept if counts else trials)]
 
 
 def compare_with(
