@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         comparison.print_comparison(trials, **options)
         if args.out.suffix == '.png':
             found = comparison.Comparison(trials, given_control=args.control)
-            comparison.draw_means(args.out, found.means)
+            comparison.draw_means(args.out, found)
             print(f'Learning curves: {args.out}')
             return 0
         title = 'Comparison of trials'

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 from conftest import load_tool
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tjls_mm.errors import InputError
 from tjls_mm.files import write_json
 from tjls_mm.report.comparison import (
+    Comparison,
     comparison_tables,
     find_control,
     mean_rows,
     paired_rows,
+    print_comparison,
     read_trials,
     write_comparison,
 )
+from tjls_mm.report.curves import draw_curve
 from tjls_mm.report.stage_line import stage_row
 from tjls_mm.stage_folder import TrialFolder
 
@@ -102,6 +106,8 @@ def test_the_control_is_the_one_name_that_says_random():
     assert find_control(['random-init', 'random']) == 'random'
     assert find_control(['foreground_random', 'random']) == 'random'
     assert find_control(['a_random', 'b_random']) is None
+    names = ['helmets_random', 'helmets_foreground_random', 'helmets_random_again']
+    assert find_control(names, names[2:]) == 'helmets_random'
     assert find_control(['tjls', 'jls']) is None
 
 
@@ -368,3 +374,45 @@ def test_a_metric_that_is_no_number_stands_in_no_table(tmp_path, value):
     path.write_text(path.read_text().replace('0.25', value))
     with pytest.raises(InputError, match=f'b has {METRIC} .* at 20 labelled images'):
         read_trials(folders)
+
+
+def test_rows_with_and_without_boxes_are_one_table(tmp_path):
+    folders = seeds_of(tmp_path, a=[(0.1, 0.2)], b=[(0.1, 0.3)])
+    path = TrialFolder(folders[0]).summary
+    content = json.loads(path.read_text())
+    for row in content['stages']:
+        del row['n_boxes']
+    write_json(path, content)
+    write_comparison(tmp_path, 'T', read_trials(folders))
+    with open(tmp_path / 'table.csv', newline='') as file:
+        found = [(row['name'], row['n_boxes']) for row in csv.DictReader(file)]
+    assert found == [('a', ''), ('a', ''), ('b', '20'), ('b', '40')]
+
+
+def test_only_what_has_all_labels_is_drawn_as_a_ceiling(tmp_path):
+    everything = two(50, 'all images')
+    folders = seeds_of(tmp_path, random=[(0.1, 0.2)], unfinished=[(0.1,)])
+    folders.append(trial(tmp_path / 'full', 0, 0.9, start=50, initial=everything))
+    comparison = Comparison(read_trials(folders))
+    assert comparison.ceilings == {'full'}
+    figure = Figure()
+    axes = figure.add_subplot()
+    for name, rows in comparison.curves.items():
+        draw_curve(axes, name, rows, 'n_labelled', name in comparison.ceilings)
+    styles = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert styles == {'random': '-', 'unfinished': '-', 'full (50 labelled)': '--'}
+
+
+def test_neither_names_nor_figures_are_folded_or_cut_off(tmp_path, capsys):
+    curves = {
+        'x_random': six(0, 0),
+        'x_random_again': six(0.001, 0.002),
+        'x_foreground_random_of_rare_classes': six(0.01, 0.02),
+    }
+    print_comparison(read_trials(seeds_of(tmp_path, **curves)))
+    _, table = capsys.readouterr().out.split('area under the learning curve')
+    rows = [line.split() for line in table.splitlines()]
+    last = {row[0]: row[-1] for row in rows if len(row) > 6}
+    assert last['random_again'] == '+0.2'
+    assert last['foreground_random_of_rare_classes'] == '+1.5'
+    assert ['(A/A)'] == [row[0] for row in rows if row[:1] == ['(A/A)']]

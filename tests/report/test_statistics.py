@@ -9,6 +9,7 @@ from tjls_mm.report.statistics import (
     bootstrap_interval,
     equal_cost_difference,
     holm,
+    is_interpolated,
     labels_to_reach,
     least_p,
     mean_height,
@@ -31,17 +32,46 @@ def test_area_is_the_mean_height_of_straight_lines():
 
 
 def test_at_equal_boxes_by_hand():
-    # Bought 200 boxes where the control bought 100: worth half of the rise at 100.
-    one_step = ([50, 250], [10.0, 18.0], [50, 150], [10.0, 15.0])
-    assert equal_cost_difference(*one_step) == 14 - 15
-    # Thrifty: the control at 150 is 15, and beyond 150 nothing is compared.
-    thrifty = ([50, 150], [10.0, 16.0], [50, 250], [10.0, 20.0])
-    assert equal_cost_difference(*thrifty) == 16 - 15
-    # Differences at 100, 150, 200: 14 - 13, 16 - 15 and 18 - 17; 300 is out of reach.
-    method = ([50, 100, 200, 300], [10.0, 14.0, 18.0, 40.0])
-    control = ([50, 150, 200], [11.0, 15.0, 17.0])
-    assert equal_cost_difference(*method, *control) == pytest.approx(1)
-    assert equal_cost_difference([0, 10], [1.0, 2.0], [20, 30], [1.0, 2.0]) is None
+    # Stages at 50 and at 200 boxes: 100 is half way over log boxes.
+    one_step = ([50, 200], [10.0, 18.0], [50, 100], [10.0, 15.0])
+    assert equal_cost_difference(*one_step) == pytest.approx(14 - 15)
+    # Thrifty: beyond 100 nothing is compared.
+    thrifty = ([50, 100], [10.0, 16.0], [50, 200], [10.0, 20.0])
+    assert equal_cost_difference(*thrifty) == pytest.approx(16 - 15)
+    # Level with the control at 100, 2 above at 400; 500 is out of reach. Over log cost
+    # that is 1 on average, and more over cost: 300 d = [x d] - s 300, s = 2 / log 4.
+    method = ([50, 100, 400, 500], [10.0, 14.0, 18.0, 40.0])
+    control = ([50, 100, 400], [11.0, 14.0, 16.0])
+    found = equal_cost_difference(*method, *control)
+    assert found == pytest.approx((400 * 2 - 2 / np.log(4) * 300) / 300)
+    assert equal_cost_difference([5, 10], [1.0, 2.0], [20, 30], [1.0, 2.0]) is None
+
+
+ON_ONE_CURVE = [
+    ([762, 2330], [762, 1525]),
+    ([500, 1500], [500, 1000]),
+    ([500, 3000, 5000], [500, 1000, 1500]),
+    ([762, 1651], [762, 1525]),
+]
+
+
+@pytest.mark.parametrize('boxes, of_random', ON_ONE_CURVE)
+def test_a_rule_that_only_buys_more_boxes_is_level_at_equal_boxes(boxes, of_random):
+    def learning_curve(boxes):
+        return 3 + 5 * np.log(boxes)
+
+    sides = (boxes, learning_curve(boxes)), (of_random, learning_curve(of_random))
+    for one, two in (sides, sides[::-1]):
+        assert equal_cost_difference(*one, *two) == pytest.approx(0, abs=1e-9)
+    # Straight over the boxes themselves, the rule would lose up to 2.6 points here.
+    assert is_interpolated(boxes, of_random) and is_interpolated(of_random, boxes)
+    assert not is_interpolated(of_random, of_random)
+
+
+def test_stages_without_a_box_are_compared_as_with_one():
+    control = ([0, 2, 4], [1.0, 2.0, 4.0])
+    found = equal_cost_difference([0, 0, 4], [1.0, 2.0, 4.0], *control)
+    assert found == equal_cost_difference([1, 1, 4], [1, 2, 4], [1, 2, 4], [1, 2, 4])
 
 
 def test_at_equal_boxes_is_the_area_between_the_lines_and_changes_sign():
@@ -54,7 +84,8 @@ def test_at_equal_boxes_is_the_area_between_the_lines_and_changes_sign():
         (b, y), (r, z) = curves
         found = equal_cost_difference(b, y, r, z)
         at = np.linspace(min(b[1], r[1]), min(b[-1], r[-1]), 100_001)
-        slow = (np.interp(at, b, y) - np.interp(at, r, z)).mean()
+        log = np.log(at)
+        slow = (np.interp(log, np.log(b), y) - np.interp(log, np.log(r), z)).mean()
         assert found == pytest.approx(slow, abs=1e-3)
         assert equal_cost_difference(r, z, b, y) == pytest.approx(-found)
         assert equal_cost_difference(b, y + 7, r, z + 7) == pytest.approx(found)

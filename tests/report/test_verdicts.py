@@ -53,10 +53,15 @@ def test_figures_of_a_rule_by_hand():
     assert rule.last == pytest.approx((42 + 54) / 2)
     assert rule.difference.values == pytest.approx((38 - 35, 48 - 45))
     assert rule.last_difference.values == pytest.approx((2, 4))
-    # At 20 boxes the rule is half way to its stage 1, at 30 it is there.
-    assert rule.equal_boxes.values == pytest.approx(
-        ((27 - 30 + 34 - 40) / 2, (36 - 40 + 42 - 50) / 2)
-    )
+    # At 20 boxes the rule is log 2 / log 3 on its way to stage 1, at 30 it is there.
+    # By parts, over 10 boxes: [x d] less 10 times the slope of d over log x.
+    part = math.log(2) / math.log(3)
+    slow = []
+    for at_20, at_30 in ((14 * part - 10, 34 - 40), (12 * part - 10, 42 - 50)):
+        slope = (at_30 - at_20) / math.log(1.5)
+        slow.append((30 * at_30 - 20 * at_20 - 10 * slope) / 10)
+    assert rule.equal_boxes.values == pytest.approx(slow)
+    assert not rule.is_interpolated  # 30 boxes are a stage of both
     # 0.40 lies at 3/4 between stages 1 and 2: 175 of 200 images; 0.50 at 2/3.
     assert rule.saved.values == pytest.approx((0.125, 1 - (100 + 100 * 2 / 3) / 200))
     assert rule.stage_0 == pytest.approx(0)
@@ -208,13 +213,26 @@ def test_only_stages_that_all_seeds_of_both_have_are_compared():
     trials.append(trial('rule', 2, [0.2, 0.3, 0.4]))
     trials.append(trial('random', 2, [0.2, 0.3, 0.4, 0.5]))
     trials.append(trial('rule', 3, [0.2]))
-    trials.append(trial('random', 3, [0.2, 0.9]))
-    rule = rule_of([t for t in trials if t.seed < 3], 'rule')
-    assert rule.counts == (200, 300) and rule.seeds == (0, 1, 2)
+    trials.append(trial('random', 3, [0.2, 0.3, 0.4, 0.5]))
+    # Most seeds are complete: the one behind is left out, not its stages.
+    rule = rule_of(trials, 'rule')
+    assert rule.counts == (200, 300, 400) and rule.seeds == (0, 1)
     _, notes = lines_and_notes(trials)
     assert 'rule: without seed 3 (not beyond stage 0, or no such seed of random).' in (
         notes
     )
+    assert (
+        'rule: without seed 2 (it, or random with that seed, has not all of 200, 300, '
+        '400 labelled images).'
+    ) in notes
+    # As many are behind: the row is of what all have, and says so.
+    even = [t for t in trials if t.seed in (0, 2)]
+    rule = rule_of(even, 'rule')
+    assert rule.counts == (200, 300) and rule.seeds == (0, 2)
+    title, cells = Comparison(even).rule_table()
+    assert 'over 200 to 400' in title
+    assert [row[0] for row in cells] == ['', 'random', 'rule (over 200 to 300)']
+    _, notes = lines_and_notes(even)
     assert any('rule: compared at 200, 300 labelled images; not' in n for n in notes)
     # Another rule is compared over what it has.
     more = trials[:4] + [trial('two', 0, [0.2, 0.3]), trial('two', 1, [0.2, 0.3])]
@@ -244,8 +262,54 @@ def test_without_a_control_there_are_no_differences():
     assert comparison.notes() == [
         'No control (one name that ends with random, or --control NAME).'
     ]
+    behind = Comparison(
+        [
+            *trials,
+            *(trial('a', s, [0.2, 0.3, 0.4]) for s in (1, 2)),
+            trial('a', 3, [0.2, 0.3]),
+        ]
+    )
+    assert behind.rule_table()[1][1][:2] == ['a', '3']
+    assert behind.notes()[1].startswith('a: without seed 3 (has not the stages')
     only_start = Comparison([trial('random', 0, [0.2]), trial('a', 0, [0.2, 0.3])])
     assert only_start.lines() == [] and 'stage 0 only' in only_start.notes()[0]
+
+
+def test_a_control_without_a_common_stage_says_what_its_seeds_have():
+    trials = [trial('random', 0, [0.2, 0.3, 0.4]), trial('random', 1, [0.2, 0.3])]
+    trials[1].rows[1]['n_labelled'] = 250
+    comparison = Comparison([*trials, trial('rule', 0, [0.2, 0.4])])
+    assert comparison.notes() == [
+        'The control, random, has no labelled images common to all its seeds (seed 0 '
+        'has 200, 300; seed 1 has 250): no differences, no verdicts.'
+    ]
+
+
+def test_values_at_equal_boxes_that_are_interpolated_alone_are_noted():
+    trials = []
+    for name, boxes in (('random', 20), ('greedy', 30), ('level', 20)):
+        trials += [trial(name, seed, [0.2, 0.3], [10, boxes]) for seed in (0, 1)]
+    _, notes = lines_and_notes(trials)
+    (note,) = [note for note in notes if 'equal boxes' in note]
+    assert note.startswith('At equal boxes, greedy: in some seed one side')
+
+
+def test_stage_0_of_a_ladder_is_no_rule():
+    trials = group('random', [0, 0]) + group('rule', [0.01, 0.01])
+    shared = [trial('shared', seed, [0.2]) for seed in (0, 1)]
+    alone, beside = Comparison(trials), Comparison(trials + shared)
+    assert beside.names == alone.names and beside.rule_table() == alone.rule_table()
+    note = 'shared: stage 0 of a ladder, no rule of its own, left out.'
+    assert beside.notes() == [note, *alone.notes()]
+
+
+def test_curves_are_of_seeds_that_have_come_as_far():
+    trials = group('random', [0, 0]) + [trial('random', 2, [0.2])]
+    trials += [*group('late', [0, 0]), trial('late', 2, [0.2, 0.3])]
+    trials += [trial('new', seed, [0.2]) for seed in (0, 1)]
+    curves = Comparison(trials).curves
+    for name, n_stages in (('random', 3), ('late', 3), ('new', 1)):
+        assert [row['seeds'] for row in curves[name]] == [2] * n_stages
 
 
 def test_win_rates_are_shares_of_seeds_and_stages():

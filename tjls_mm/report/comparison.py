@@ -1,7 +1,7 @@
 """Trials side by side: means over seeds, differences to a control, verdicts, files."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from tjls_mm.errors import InputError
 from tjls_mm.files import write_text
 from tjls_mm.report.curves import csv_text, draw_curves, draw_win_rates
 from tjls_mm.report.rule_table import (
+    counts_in_words,
+    nothing_common,
     plain_cells,
     rule_cells,
     rule_notes,
@@ -29,6 +31,7 @@ from tjls_mm.report.stage_table import (
     short_table,
 )
 from tjls_mm.report.trial_summary import (
+    SHARED,
     TrialSummary,
     comparison_problems,
     read_summary,
@@ -38,6 +41,7 @@ from tjls_mm.report.verdicts import (
     MARGIN,
     Rule,
     common_counts,
+    common_rows,
     compare_with,
     points_per_unit,
 )
@@ -63,14 +67,23 @@ __all__ = [
 def find_control(names: Iterable[str], again: Iterable[str] = ()) -> str | None:
     """'random', or the one name that ends with it, or begins so if none does.
 
-    Names of second Randoms, ``again``, are no controls.
+    What all names begin with, up to an underscore, does not count: of d_random and
+    d_foreground_random it is d_random. Names of second Randoms, ``again``, are no
+    controls.
     """
     names = [name for name in names if name not in {*again}]
-    if 'random' in names:
-        return 'random'
+    for exact in ('random', f'{_shared_start(names)}random'):
+        if exact in names:
+            return exact
     found = [name for name in names if name.endswith('random')]
     found = found or [name for name in names if name.startswith('random')]
     return found[0] if len(found) == 1 else None
+
+
+def _shared_start(names: Sequence[str]) -> str:
+    """What several names begin with, up to an underscore."""
+    start = os.path.commonprefix(names) if names[1:] else ''
+    return start[: start.rfind('_') + 1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,8 @@ class Comparison:
     """Trials in one table, however they are ordered.
 
     Args:
-        trials: At least one, of which ``comparison_problems`` finds none.
+        given_trials: At least one, of which ``comparison_problems`` finds none. Stage 0
+            that the rules of a ladder share is left out.
         given_names: Columns in order, with or without trials; by default the control, a
             second Random, the rules from best to worst, then what is not compared.
         given_control: Name of the control; by default that of ``find_control``.
@@ -89,7 +103,7 @@ class Comparison:
         InputError: If there is no such control, or the margin is none.
     """
 
-    trials: Sequence[TrialSummary]
+    given_trials: Sequence[TrialSummary]
     given_names: Sequence[str] = ()
     given_control: str | None = None
     n_seeds: int = 0
@@ -104,6 +118,11 @@ class Comparison:
             )
         if not 0 < self.margin < float('inf'):
             raise InputError(f'margin must be above 0 (points), got {self.margin}')
+
+    @cached_property
+    def trials(self) -> list[TrialSummary]:
+        kept = [t for t in self.given_trials if t.name != SHARED or len(t.rows) > 1]
+        return kept or list(self.given_trials)
 
     @property
     def metric(self) -> str:
@@ -134,12 +153,29 @@ class Comparison:
         return {name: means[name] for name in self.names if name in means}
 
     @cached_property
+    def curves(self) -> dict[str, list[dict]]:
+        """The same of the seeds and stages that a curve goes through."""
+        return {name: mean_rows(self._common[name])[name] for name in self.means}
+
+    @property
+    def ceilings(self) -> set[str]:
+        """Names of trials that have all labels from stage 0 on."""
+        return {trial.name for trial in self.trials if trial.is_ceiling}
+
+    @cached_property
+    def _common(self) -> dict[str, list[TrialSummary]]:
+        """``common_rows`` by name."""
+        return {
+            name: common_rows([t for t in self.trials if t.name == name])
+            for name in sorted({trial.name for trial in self.trials})
+        }
+
+    @cached_property
     def short(self) -> dict[str, str]:
         """Names without what all of them begin with, up to an underscore."""
         names = sorted({*self.names, *(trial.name for trial in self.trials)})
-        shared = os.path.commonprefix(names) if names[1:] else ''
-        shared = shared[: shared.rfind('_') + 1]
-        return {name: name.removeprefix(shared) for name in names}
+        start = _shared_start(names)
+        return {name: name.removeprefix(start) for name in names}
 
     def rule_table(self) -> tuple[str, list[list[str]]]:
         """Title and cells with a row per rule; no cells where nothing is compared."""
@@ -147,13 +183,14 @@ class Comparison:
         unit = ' (1 point is 0.01)' if points_per_unit(self.trials) > 1 else ''
         title = f'{self.metric} in points{unit}: area under the learning curve'
         if own:
-            title += f' {_range(own.counts)} labelled images'
+            title += f' {counts_in_words(own.counts)} labelled images'
             title += f', paired with {self.short[self.control]} by seed'
             title += ': mean (95 % interval)'
             return title, rule_cells(own, rules, self.short)
-        several = [trial for trial in self.trials if len(trial.rows) > 1]
+        common = [trial for trials in self._common.values() for trial in trials]
+        several = [trial for trial in common if len(trial.rows) > 1]
         if counts := common_counts(several):
-            title += f' {_range(counts)} labelled images'
+            title += f' {counts_in_words(counts)} labelled images'
             return title, plain_cells(several, counts, self.short)
         return title, []
 
@@ -172,22 +209,31 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What to know before believing the table."""
+        notes = []
+        if len(self.trials) < len(self.given_trials):
+            notes = [f'{SHARED}: stage 0 of a ladder, no rule of its own, left out.']
         own, rules = self._measured
         if own:
-            return list(rule_notes(self.trials, own, rules, self.short))
+            return [*notes, *rule_notes(self.trials, own, rules, self.short)]
         if self.control:
-            return ['The control has stage 0 only: no differences, no verdicts.']
-        return ['No control (one name that ends with random, or --control NAME).']
+            mine = [t for t in self.trials if t.name == self.control]
+            return [*notes, nothing_common(mine, self.short[self.control])]
+        notes.append('No control (one name that ends with random, or --control NAME).')
+        return [*notes, *self._behind()]
+
+    def _behind(self) -> Iterator[str]:
+        """Seeds that are not in a table without a control."""
+        for name, kept in self._common.items():
+            every = {trial.seed for trial in self.trials if trial.name == name}
+            if seeds := sorted(every - {trial.seed for trial in kept}):
+                listed = ', '.join(map(str, seeds))
+                others = 'has not the stages that the other seeds have'
+                yield f'{self.short[name]}: without seed {listed} ({others}).'
 
     def numbers(self) -> list[dict]:
         """Rows of ``rules.csv``; none where nothing is compared."""
         own, rules = self._measured
         return rule_numbers(own, rules, self.margin) if own else []
-
-
-def _range(counts: Sequence[int]) -> str:
-    ends = f'over {counts[0]} to {counts[-1]}'
-    return ends if counts[1:] else f'at {counts[0]}'
 
 
 def comparison_tables(
@@ -216,7 +262,7 @@ def print_comparison(
     Names stand without what all of them begin with.
     """
     comparison = Comparison(trials, names, control, n_seeds, margin)
-    scale, short = points_per_unit(trials), comparison.short
+    scale, short = points_per_unit(comparison.trials), comparison.short
     console, several = wide_console(), ' ± sample deviation over seeds'
     title = f'{comparison.metric} in points by labelled images: mean{several}'
     tables = [(title, short_table(comparison.means, scale, short))]
@@ -224,7 +270,11 @@ def print_comparison(
         if cells:
             # A table would fold a title to its own width.
             console.print(title, highlight=False, markup=False)
-            console.print(_narrow_table(cells))
+            table = _narrow_table(cells)
+            # Better lines that a terminal wraps than figures that are cut off.
+            options = console.options.update(max_width=1000)
+            width = max(console.width, console.measure(table, options=options).minimum)
+            console.print(table, width=width, crop=False)
     for line in (*comparison.lines(), *(f'Note: {n}' for n in comparison.notes())):
         console.print(line, highlight=False, markup=False)
 
@@ -233,11 +283,11 @@ def _narrow_table(cells: list[list[str]]) -> Table:
     """A table with intervals below what they are of."""
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     for i, name in enumerate(cells[0]):
-        # Names fold before figures do.
-        narrow = dict(overflow='fold', min_width=0 if i == 0 else _width(cells, i))
+        # Headers fold, names and figures do not.
+        narrow = dict(overflow='fold', min_width=_width(cells, i))
         table.add_column(name, justify='right', **narrow)
-    for name, *row in cells[1:]:
-        table.add_row(name, *(cell.replace(' (', '\n(') for cell in row))
+    for row in cells[1:]:
+        table.add_row(*(cell.replace(' (', '\n(') for cell in row))
     return table
 
 
@@ -268,13 +318,13 @@ def write_comparison(
     numbers = comparison.numbers()
     write_text(folder / 'table.md', _markdown(title, comparison))
     write_text(folder / 'table.csv', csv_text(rows))
-    draw_means(folder / 'curves.png', comparison.means)
+    draw_means(folder / 'curves.png', comparison)
     written = ['table.md', 'table.csv', 'curves.png']
     (folder / 'rules.csv').unlink(missing_ok=True)  # of other trials than these
     if numbers:
         write_text(folder / 'rules.csv', csv_text(numbers))
         written.append('rules.csv')
-    shares, pairs = win_rates(trials, list(comparison.means))
+    shares, pairs = win_rates(comparison.trials, list(comparison.means))
     met = np.flatnonzero(pairs.any(axis=0))
     (folder / 'wins.png').unlink(missing_ok=True)
     if len(met):
@@ -302,11 +352,6 @@ def _markdown_table(cells: list[list[str]]) -> list[str]:
     return [f'| {" | ".join(row)} |' for row in (header, rule, *rows)]
 
 
-def draw_means(path: Path, means: Mapping[str, list[dict]]) -> None:
-    """Draw rows of ``mean_rows``, as far as all seeds of a name have come."""
-    curves = {}
-    for name, rows in means.items():
-        # A mean over other seeds than the point before would bend the curve.
-        most = max(row['seeds'] for row in rows)
-        curves[name] = [row for row in rows if row['seeds'] == most]
-    draw_curves(path, curves)
+def draw_means(path: Path, comparison: Comparison) -> None:
+    """Draw its curves as a PNG file, with its ceilings."""
+    draw_curves(path, comparison.curves, comparison.ceilings)

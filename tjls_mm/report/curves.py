@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +29,26 @@ def write_report(folder: TrialFolder, summary: Mapping) -> None:
 
 
 def csv_text(rows: Sequence[Mapping]) -> str:
-    """Rows of one set of columns as CSV; None is an empty cell."""
+    """Rows as CSV; None, and what a row has not, is an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+    columns = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 
 
-def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
+def draw_curves(
+    path: Path,
+    trials: Mapping[str, Sequence[Mapping]],
+    ceilings: Collection[str] = (),
+) -> None:
     """Draw metric against labelled images, one line per trial, as a PNG file.
 
     Rows are those of ``stage_row``, or of ``mean_rows``, whose ``low`` and ``high`` are
     drawn as a band, and which, where they have ``n_boxes``, get a second panel with the
-    metric against those. A single stage is drawn as a horizontal line: the ceiling with
-    all labels.
+    metric against those. ``ceilings`` are names of single stages with all labels, drawn
+    as horizontal lines beside curves; any other single stage is a point.
     """
     # pyplot would need a display and keep the figure alive.
     from matplotlib import colormaps
@@ -52,6 +57,7 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     curves = {n: rows for n, rows in trials.items() if len(rows) > 1}
     with_bands = any('low' in row for rows in trials.values() for row in rows)
     with_boxes = with_bands and any('n_boxes' in rows[0] for rows in curves.values())
+    ceilings = {*ceilings} if curves else ()
     panels = ['n_labelled', 'n_boxes'] if with_boxes else ['n_labelled']
     figure = Figure(figsize=(6.4 * len(panels), 4.2), dpi=120)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -59,7 +65,7 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
         if len(trials) > FEW_CURVES:
             axes.set_prop_cycle(color=colormaps['tab20'].colors)
         for name, rows in trials.items():
-            _draw_curve(axes, name, rows, count, is_ceiling=bool(curves))
+            draw_curve(axes, name, rows, count, is_ceiling=name in ceilings)
         axes.set_xlabel(f'labelled {"boxes" if count == "n_boxes" else "images"}')
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(metric_name(next(iter(trials.values()))))
@@ -71,7 +77,8 @@ def draw_curves(path: Path, trials: Mapping[str, Sequence[Mapping]]) -> None:
     _save(figure, path)
 
 
-def _draw_curve(axes, name: str, rows, count: str, is_ceiling: bool) -> None:
+def draw_curve(axes, name: str, rows, count: str, is_ceiling: bool) -> None:
+    """Draw one of the lines of ``draw_curves`` against ``count``, a column of rows."""
     y = [row[metric_name(rows)] for row in rows]
     if len(rows) == 1 and is_ceiling:
         label = f'{name} ({rows[0]["n_labelled"]} labelled)'

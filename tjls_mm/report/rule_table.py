@@ -11,6 +11,7 @@ from tjls_mm.report.verdicts import (
     ALPHA,
     Effect,
     Rule,
+    common_counts,
     measure,
     paired_trials,
     points_per_unit,
@@ -19,6 +20,8 @@ from tjls_mm.report.verdicts import (
 
 def rule_cells(control: Rule, rules: Sequence[Rule], short: Mapping) -> list[list[str]]:
     """Header and rows, in points: of the control, then of the others.
+
+    A name says so where its row is of other stages than the control's.
 
     Args:
         control: And ``rules``, of ``compare_with``.
@@ -30,6 +33,8 @@ def rule_cells(control: Rule, rules: Sequence[Rule], short: Mapping) -> list[lis
     rows = []
     for rule in (control, *rules):
         name = f'{short[rule.name]} (A/A)' if rule.is_again else short[rule.name]
+        if rule.counts != control.counts:
+            name += f' ({counts_in_words(rule.counts)})'
         row = [name, str(len(rule.seeds)), f'{rule.area:.1f}']
         if rule is control:
             row += [''] * 4
@@ -45,6 +50,12 @@ def rule_cells(control: Rule, rules: Sequence[Rule], short: Mapping) -> list[lis
         rows.append([*row, _points(rule.equal_boxes) if known else ''])
     width = len(header) if any(row[-2] for row in rows) else -2
     return [cells[:width] for cells in (header, *rows)]
+
+
+def counts_in_words(counts: Sequence[int]) -> str:
+    """'over 400 to 850' or 'at 400' of labelled images, ascending."""
+    ends = f'over {counts[0]} to {counts[-1]}'
+    return ends if counts[1:] else f'at {counts[0]}'
 
 
 def plain_cells(
@@ -155,6 +166,7 @@ def rule_notes(
                 f'{short[rule.name]}: {rule.stage_0:+.1f} points at stage 0, before '
                 'any pick: its differences are of its learner as well as of its picks.'
             )
+    yield from _interpolated(rules, short)
     yield from _falls(trials, control, name)
     yield from _too_few(rules)
     if not any(rule.is_again for rule in rules):
@@ -164,6 +176,16 @@ def rule_notes(
         )
     if rules and max(len(rule.seeds) for rule in rules) < 2:
         yield 'One seed: no intervals, no tests, no verdicts.'
+
+
+def _interpolated(rules: Sequence[Rule], short: Mapping) -> Iterator[str]:
+    names = [short[rule.name] for rule in rules if rule.is_interpolated]
+    if names:
+        yield (
+            f'At equal boxes, {", ".join(names)}: in some seed one side has no stage '
+            'after stage 0 near the boxes that both reach. Its value there is read off '
+            'a straight line over log boxes; more and smaller stages would measure it.'
+        )
 
 
 def _too_few(rules: Sequence[Rule]) -> Iterator[str]:
@@ -185,7 +207,15 @@ def _too_few(rules: Sequence[Rule]) -> Iterator[str]:
 def _left_out(trials, rule: Rule, control: Rule, short: Mapping) -> Iterator[str]:
     """Seeds and stages of a name that its row does not stand for."""
     mine = [trial for trial in trials if trial.name == rule.name]
-    seeds = sorted({trial.seed for trial in mine} - {*rule.seeds})
+    pairs = paired_trials(trials, rule.name, control.name)
+    behind = sorted({one.seed for one, _ in pairs} - {*rule.seeds})
+    if behind:
+        whose = '' if rule is control else f', or {short[control.name]} with that seed,'
+        yield (
+            f'{short[rule.name]}: without seed {_listed(behind)} (it{whose} has not '
+            f'all of {_listed(rule.counts)} labelled images).'
+        )
+    seeds = sorted({trial.seed for trial in mine} - {*rule.seeds, *behind})
     if seeds:
         listed = ', '.join(map(str, seeds))
         one_stage = any(len(trial.rows) < 2 for trial in mine)
@@ -194,13 +224,27 @@ def _left_out(trials, rule: Rule, control: Rule, short: Mapping) -> Iterator[str
             f'{short[rule.name]}: without seed {listed} ({reason}'
             f'no such seed of {short[control.name]}).'
         )
-    pairs = paired_trials(trials, rule.name, control.name)
-    reached = {r['n_labelled'] for pair in pairs for t in pair for r in t.rows[1:]}
+    kept = [trial for pair in pairs for trial in pair if trial.seed in rule.seeds]
+    reached = {row['n_labelled'] for trial in kept for row in trial.rows[1:]}
     if missing := sorted(reached - {*rule.counts}):
         yield (
             f'{short[rule.name]}: compared at {_listed(rule.counts)} labelled images; '
             f'not every seed of both has {_listed(missing)}.'
         )
+
+
+def nothing_common(trials: Sequence[TrialSummary], name: str) -> str:
+    """Why a control, as ``name`` in words, has no row, of its own trials only."""
+    several = [trial for trial in trials if len(trial.rows) > 1]
+    why = 'has stage 0 only'
+    if several and not common_counts(several):
+        ordered = sorted(several, key=lambda trial: trial.seed)
+        found = (
+            f'seed {t.seed} has {_listed([r["n_labelled"] for r in t.rows[1:]])}'
+            for t in ordered
+        )
+        why = f'has no labelled images common to all its seeds ({"; ".join(found)})'
+    return f'The control, {name}, {why}: no differences, no verdicts.'
 
 
 def _listed(counts: Sequence[int]) -> str:

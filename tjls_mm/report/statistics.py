@@ -7,6 +7,8 @@ from tjls_mm.randomness import generator
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+NEAR = 1.05
+"""A stage so near to a range of costs, as a ratio, counts as one in it."""
 EXACT_SEEDS = 16
 """Up to so many seeds the sign-flip test goes through all flips."""
 
@@ -36,16 +38,17 @@ def equal_cost_difference(
 ) -> float | None:
     """Mean height of a curve over a control's at equal cost, e.g. labelled boxes.
 
-    Both curves are straight lines between their stages, and are compared over the range
-    of costs that both reach, from the cheaper first stage after stage 0 (which is
-    shared) to the cheaper last stage: their difference at the stages of either in that
-    range, averaged by trapezoids. Neither is extrapolated, so what a method that buys
-    more boxes gains beyond the control's last count says nothing here. Where learning
-    slows down, lines between stages lie below the true curve, and both sides pay for
-    that at the stages of the other: exchanging them changes the sign and nothing else.
+    Both curves are straight lines between their stages over the logarithm of the cost:
+    learning curves are close to that, and over the cost itself a line lies well below
+    them where stages are far apart, which whoever buys more per stage would pay for.
+    They are compared over the range of costs that both reach, from the cheaper first
+    stage after stage 0 (which is shared) to the cheaper last stage. Neither is
+    extrapolated, so what a method that buys more gains beyond the control's last cost
+    says nothing here. The mean is over the cost, as the area is over labelled images.
+    Exchanging the two changes the sign and nothing else.
 
     Args:
-        cost: (S + 1,), ascending, of stage 0 and S more.
+        cost: (S + 1,), ascending, >= 0, of stage 0 and S more; below 1 is taken as 1.
         value: (S + 1,), the metric there.
         control_cost: (T + 1,), of the control.
         control_value: (T + 1,).
@@ -53,22 +56,60 @@ def equal_cost_difference(
     Returns:
         In units of ``value``; None where the ranges do not meet.
 
-    >>> equal_cost_difference([0, 20], [1.0, 5.0], [0, 10, 30], [1.0, 2.0, 4.0])
-    1.5
+    >>> equal_cost_difference([10, 1000], [1.0, 5.0], [10, 100], [1.0, 2.0])
+    1.0
     """
-    stages = np.union1d(cost[1:], control_cost[1:])
-    start = max(cost[0], control_cost[0])
-    at = stages[(stages >= start) & (stages <= min(cost[-1], control_cost[-1]))]
+    at = _shared_costs(cost, control_cost)
     if not len(at):
         return None
     control = _between_stages(at, control_cost, control_value)
-    return mean_height(at, _between_stages(at, cost, value) - control)
+    difference = _between_stages(at, cost, value) - control
+    if not at[1:].size:
+        return float(difference[0])
+    # By parts, of straight lines over log(cost): exact between any two stages.
+    slope = np.diff(difference) / np.diff(np.log(at))
+    area = np.diff(at * difference) - slope * np.diff(at)
+    return float(area.sum() / (at[-1] - at[0]))
+
+
+def is_interpolated(cost: np.ndarray, control_cost: np.ndarray) -> bool:
+    """Whether ``equal_cost_difference`` knows a side from between two stages only.
+
+    That side has no stage after stage 0 in the range of costs that is compared, nor
+    within 5 % of it: its part of the figure hangs on the shape that is assumed between
+    stages.
+
+    >>> is_interpolated([500, 1500], [500, 1000])
+    True
+    >>> is_interpolated([500, 1020], [500, 1000])
+    False
+    >>> is_interpolated([500, 900, 1500], [500, 1000])
+    False
+    """
+    at = _shared_costs(cost, control_cost)
+    low, high = (at[0] / NEAR, at[-1] * NEAR) if len(at) else (np.inf, -np.inf)
+    stages = (_from_1(side)[1:] for side in (cost, control_cost))
+    return any(not np.any((low <= s) & (s <= high)) for s in stages)
+
+
+def _shared_costs(cost, control_cost) -> np.ndarray:
+    """Costs of stages of either, ascending, in the range that is compared."""
+    one, two = _from_1(cost), _from_1(control_cost)
+    stages = np.union1d(one[1:], two[1:])
+    start, end = max(one[0], two[0]), min(one[-1], two[-1])
+    return stages[(stages >= start) & (stages <= end)]
 
 
 def _between_stages(at: np.ndarray, cost, value) -> np.ndarray:
+    cost = _from_1(cost)
     # Of stages of one cost the last counts: it has more images.
     last = np.append(np.diff(cost) > 0, True)
-    return np.interp(at, np.asarray(cost)[last], np.asarray(value)[last])
+    return np.interp(np.log(at), np.log(cost[last]), np.asarray(value)[last])
+
+
+def _from_1(cost) -> np.ndarray:
+    # Nothing labelled, e.g. images without a box, has no logarithm.
+    return np.maximum(np.asarray(cost, float), 1)
 
 
 def labels_to_reach(added: np.ndarray, value: np.ndarray, target: float):

@@ -14,6 +14,9 @@ from tjls_mm.stage_folder import TrialFolder
 AGAIN = ('random_again', 'random2')
 """Ends of names that say: Random with other draws, beside the control."""
 
+SHARED = 'shared'
+"""Name of what the rules of a ladder share: stage 0, without picks of its own."""
+
 SETS = {
     'images': 'images (labelled and pool together)',
     'test': 'test images',
@@ -46,6 +49,11 @@ class TrialSummary:
     def is_again(self) -> bool:
         """Whether it is a second Random: its query's ``draw``, or its name, says so."""
         return self.draw > 0 or self.name.endswith(AGAIN)
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether all images are labelled from stage 0 on."""
+        return self.sets['initial'] == self.sets['images']
 
 
 def read_summary(folder: str | Path) -> TrialSummary:
@@ -124,7 +132,7 @@ def comparison_problems(trials: Sequence[TrialSummary]) -> Iterator[str]:
                 )
         others = {'images': trials[0], 'test': trials[0]}
         # A ceiling has all images labelled from the first stage on.
-        if trial.sets['initial'] != trial.sets['images']:
+        if not trial.is_ceiling:
             others['initial'] = first_of_seed.setdefault(trial.seed, trial)
         for key, other in others.items():
             if other.sets[key] != trial.sets[key]:

@@ -10,6 +10,7 @@ from tjls_mm.report.statistics import (
     bootstrap_interval,
     equal_cost_difference,
     holm,
+    is_interpolated,
     least_p,
     mean_height,
     seeds_for_level,
@@ -53,7 +54,8 @@ class Rule:
 
     Attributes:
         is_again: Whether it is a second Random, the A/A row.
-        seeds: Those that both have, ascending; every Effect is over them.
+        seeds: Those that both have (see ``complete``), ascending; every Effect is over
+            them.
         counts: Labelled images of the stages compared, stage 0 left out.
         area: Mean height of the learning curve over labelled images, in points.
         last: Value of the last stage, in points.
@@ -61,6 +63,7 @@ class Rule:
         difference: Of the area, to the control's with the same seed, in points.
         last_difference: The same of the last stage.
         equal_boxes: The same over labelled boxes (see ``equal_cost_difference``).
+        is_interpolated: Whether some seed of it is from between two stages only.
         saved: Share of the images added (see ``share_saved``).
         stage_0: Mean difference before any pick, in points; 0 where it is shared.
         p: Of the sign-flip test on ``difference``; None for one seed.
@@ -79,6 +82,7 @@ class Rule:
     difference: Effect
     last_difference: Effect
     equal_boxes: Effect | None
+    is_interpolated: bool
     saved: Effect
     stage_0: float
     p: float | None = None
@@ -137,6 +141,40 @@ def common_counts(trials: Sequence[TrialSummary]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*counts))) if counts else ()
 
 
+def complete(groups: Sequence[Sequence[TrialSummary]]) -> list:
+    """The groups that have the stages which most of them have, in order.
+
+    One that lags behind is left out rather than its stages out of all others. A group
+    is what stands or falls together: a trial, or one and its control.
+
+    Returns:
+        Groups that have the most numbers of labelled images which more than half of the
+        groups have; all groups where so many have the stages of none.
+    """
+    counts = [{*common_counts(group)} for group in groups]
+    shared = [sum(own <= other for other in counts) for own in counts]
+    most = [own for own, n in zip(counts, shared, strict=True) if 2 * n > len(groups)]
+    kept = max(most, key=len, default=set())
+    return [g for g, own in zip(groups, counts, strict=True) if kept <= own]
+
+
+def common_rows(trials: Sequence[TrialSummary]) -> list[TrialSummary]:
+    """Trials of one name with the rows that a curve of their means goes through.
+
+    Those are stage 0 and what all ``complete`` trials have; without any such stage,
+    stage 0 of all. A mean over other seeds than the point before would bend the curve.
+    """
+    several = [[trial] for trial in trials if len(trial.rows) > 1]
+    kept = [trial for group in complete(several) for trial in group]
+    counts = common_counts(kept)
+
+    def rows(trial: TrialSummary) -> list[dict]:
+        first, *rest = trial.rows
+        return [first, *(row for row in rest if row['n_labelled'] in counts)]
+
+    return [replace(t, rows=rows(t)) for t in (kept if counts else trials)]
+
+
 def compare_with(
     trials: Sequence[TrialSummary], control: str
 ) -> tuple[Rule | None, list[Rule]]:
@@ -162,9 +200,11 @@ def measure(
     """Figures of one name beside the control, without tests; None if nothing is shared.
 
     The control beside itself has its own figures and differences of 0. ``counts`` are
-    the labelled images of the stages to compare, by default of all that both have.
+    those of the stages to compare, which all have; by default of all stages of the
+    pairs that are ``complete``.
     """
     pairs = paired_trials(trials, name, control)
+    pairs = pairs if counts else complete(pairs)
     counts = counts or common_counts([trial for pair in pairs for trial in pair])
     if not pairs or not counts:
         return None
@@ -184,6 +224,8 @@ def measure(
         difference=Effect.of(c.area - other.area for c, other in curves),
         last_difference=Effect.of(c.points[-1] - o.points[-1] for c, o in curves),
         equal_boxes=None if None in boxes else Effect.of(boxes),
+        is_interpolated=has_boxes
+        and any(is_interpolated(c.n_boxes, o.n_boxes) for c, o in curves),
         saved=Effect.of(share_saved(c.added, c.points, o.points) for c, o in curves),
         stage_0=float(np.mean([c.points[0] - o.points[0] for c, o in curves])),
     )
