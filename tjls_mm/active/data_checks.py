@@ -161,6 +161,8 @@ def _copies(exam: Examination) -> Iterator[Finding]:
             f'{len(again):,} pool images are copies of others, byte for byte: '
             f'{_pairs(again)}. Leave them out, or they are paid for again.'
         )
+    if pool and not leaks and not again:
+        yield fact('No image file of the pool is there twice, byte for byte.')
 
 
 def _pairs(pairs: dict[str, str]) -> str:

@@ -1,13 +1,14 @@
 """List what would stop a trial later, in seconds and without training it."""
 
 import contextlib
+import io
 import os
 import platform
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from tjls_mm import compat
 from tjls_mm.active.checks import (
     learner_problems,
     need_problems,
@@ -89,8 +89,10 @@ def check_versions(exam: Examination) -> Iterator[Finding]:
     shown = [f'{n} {installed[n]}' for names in found.values() for n in names]
     yield fact(f'Python {platform.python_version()}, {", ".join(shown)}.')
     yield from _tested_sets(installed)
-    is_compiled = not isinstance(sys.modules.get('mmcv._ext'), compat._MissingOps)
-    yield fact(f'mmcv {"has" if is_compiled else "comes without"} compiled operators.')
+    # A stand-in of tjls_mm.compat comes from no file.
+    operators = find_spec('mmcv._ext')
+    how = 'has' if operators and operators.origin else 'comes without'
+    yield fact(f'mmcv {how} compiled operators.')
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         yield fact(f'GPU: {gpu.name}, {decimal(gpu.total_memory)}.')
@@ -283,7 +285,8 @@ def check_updates(exam: Examination) -> Iterator[Finding]:
     )
     memory = decimal(found.memory)
     if found.capacity is None:
-        yield fact(f'The process grew by {memory} of memory.')
+        grew = decimal(found.growth)
+        yield fact(f'The process took {memory} of memory, {grew} more than before.')
         return
     yield fact(f'{memory} of the memory of the GPU, {decimal(found.capacity)}.')
     if found.memory > NEARLY * found.capacity:
@@ -355,15 +358,15 @@ def check_seeds(exam: Examination) -> Iterator[Finding]:
         return
     ratio = smallest_ratio(n_seeds)
     task = exam.source.task if exam.source else ''
-    metric = {'detection': 'of mAP', 'classification': 'of accuracy'}.get(task, '')
-    points = f'{deviation:g} points {metric}'.strip()
+    metric = {'detection': ' of mAP', 'classification': ' of accuracy'}.get(task, '')
+    unit = 'point' if deviation == 1 else 'points'
     if ratio is None:
         yield warning(f'{n_seeds} seeds show no difference to speak of: plan more.')
     else:
         yield fact(
             f'{n_seeds} paired seeds show a mean difference of {ratio * deviation:.1f} '
-            f'points {metric} in {POWER:.0%} of all cases (t-test, {LEVEL:.0%}), if '
-            f'differences of paired seeds deviate by {points}. That deviation is an '
+            f'points{metric} in {POWER:.0%} of all cases (t-test, {LEVEL:.0%}), if '
+            f'differences of paired seeds deviate by {deviation:g} {unit}. That deviation is an '
             'assumption (--deviation): pilots of your own say more.'
         )
     if n_seeds < seeds_for_level(LEVEL):
@@ -420,16 +423,19 @@ CHECKS = (
 
 
 def examine(
-    exam: Examination, begin: Callable[[str], None] = lambda name: None
+    exam: Examination,
+    begin: Callable[[str], None] = lambda name: None,
+    checks: Sequence[Check] = CHECKS,
 ) -> list[Result]:
     """Run all checks, those too that come after a failed one they do not need.
 
     Args:
         exam: Config and how closely to look at it; filled in by the checks.
         begin: Called with the name of a check before it runs.
+        checks: In order, with those that they come after.
     """
     results: dict[str, Result] = {}
-    for check in CHECKS:
+    for check in checks:
         missing = next((n for n in check.after if not results[n].passed), None)
         if missing is None:
             begin(check.name)
@@ -462,8 +468,6 @@ def run_doctor(cfg: Config, **options) -> int:
             console.print(f'{name} …'.ljust(30), end='\r', highlight=False)
 
     results = examine(Examination(cfg, **options), begin)
-    if not console.is_terminal:  # few columns would cut paths
-        console = Console(width=1000)
     print_results(console, results)
     return int(has_problem(results))
 
@@ -485,7 +489,13 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
         for finding in result.findings:
             counts[finding.kind] += 1
         counts['skipped'] += result.skipped_for is not None
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+    else:  # its columns would cut paths in two
+        with Console(file=io.StringIO(), width=10_000) as wide:
+            wide.print(table)
+            lines = wide.file.getvalue().splitlines()
+        print(*(line.rstrip() for line in lines), sep='\n')
     if counts['problem']:
         verdict = 'The trial would stop.'
     else:

@@ -46,7 +46,8 @@ class Rehearsal:
         score_s, evaluate_s: Seconds per image.
         weights, state: Bytes of the weights, and of a state of training.
         outputs: Bytes per scored image.
-        memory: Bytes: allocated on the GPU at most, or by how much the process grew.
+        memory: Bytes at most: of tensors on the GPU, or without one of this process.
+        growth: Bytes of it that the rehearsal added.
         capacity: Bytes of the GPU, None without one.
     """
 
@@ -59,6 +60,7 @@ class Rehearsal:
     state: int
     outputs: float
     memory: int
+    growth: int
     capacity: int | None
 
 
@@ -120,7 +122,7 @@ def _rehearse(plan: TrialPlan, folder: TrialFolder) -> Rehearsal:
     watch = _StopWatch()
     runner.register_hook(watch, priority='LOWEST')
     runner.train()
-    stage, memory = folder.stage(0), _memory() - before
+    stage, memory = folder.stage(0), _memory()
     is_scored = plan.deriver.scores_pool(_inputs(plan, folder))
     weights = stage.model.stat().st_size
     gpu = torch.cuda.is_available() and torch.cuda.get_device_properties(0)
@@ -134,6 +136,7 @@ def _rehearse(plan: TrialPlan, folder: TrialFolder) -> Rehearsal:
         state=weights + _tensor_bytes(runner.optim_wrapper.state_dict()),
         outputs=_output_bytes(stage),
         memory=memory,
+        growth=memory - before,
         capacity=gpu.total_memory if gpu else None,
     )
 
@@ -184,8 +187,8 @@ def _write_lists(
 def _time_scoring(plan: TrialPlan, runner: Runner) -> float:
     model, loader, needs = runner.model, runner.cfg.score_dataloader, plan.deriver.needs
     reader = find_reader(model)
-    names = [*needs.pool, *({'logit'} & reader.provides(model))]
-    names = list(dict.fromkeys(names))
+    logit = [name for name in reader.provides(model) if name == 'logit']
+    names = list(dict.fromkeys([*needs.pool, *logit]))
     dataset = DATASETS.build(loader.dataset)
     rows = _rows(dataset, loader.batch_size)
     ids = [dataset.get_data_info(row)['image_id'] for row in rows]
