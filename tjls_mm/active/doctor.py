@@ -129,11 +129,9 @@ def _plain(name: str | None) -> str:
 
 def check_config(exam: Examination) -> Iterator[Finding]:
     """Sections, settings, and types of parts."""
-    sections = list(section_problems(exam.cfg))
-    yield from map(problem, sections)
+    yield from map(problem, section_problems(exam.cfg))
     yield from map(problem, setting_problems(exam.cfg))
-    if not sections:
-        yield from map(problem, part_problems(exam.cfg))
+    yield from map(problem, part_problems(exam.cfg))
 
 
 def check_data(exam: Examination) -> Iterator[Finding]:
@@ -366,8 +364,8 @@ def check_seeds(exam: Examination) -> Iterator[Finding]:
         yield fact(
             f'{n_seeds} paired seeds show a mean difference of {ratio * deviation:.1f} '
             f'points{metric} in {POWER:.0%} of all cases (t-test, {LEVEL:.0%}), if '
-            f'differences of paired seeds deviate by {deviation:g} {unit}. That deviation is an '
-            'assumption (--deviation): pilots of your own say more.'
+            f'differences of paired seeds deviate by {deviation:g} {unit}. That '
+            'deviation is an assumption (--deviation): pilots of your own say more.'
         )
     if n_seeds < seeds_for_level(LEVEL):
         yield fact(
@@ -492,10 +490,9 @@ def print_results(console: Console, results: Sequence[Result]) -> None:
     if console.is_terminal:
         console.print(table)
     else:  # its columns would cut paths in two
-        with Console(file=io.StringIO(), width=10_000) as wide:
-            wide.print(table)
-            lines = wide.file.getvalue().splitlines()
-        print(*(line.rstrip() for line in lines), sep='\n')
+        text = io.StringIO()
+        Console(file=text, width=10_000).print(table)
+        print(*map(str.rstrip, text.getvalue().splitlines()), sep='\n')
     if counts['problem']:
         verdict = 'The trial would stop.'
     else:
