@@ -11,6 +11,7 @@ from PIL import Image
 from tjls_mm.active.doctor import CHECKS, examine, has_problem, smallest_ratio
 from tjls_mm.active.examination import Examination, StageSize
 from tjls_mm.active.rehearsal import Rehearsal
+from tjls_mm.query import QUERIES, QueryStrategy
 
 QUICK = [c for c in CHECKS if c.name not in ('updates', 'time', 'disk')]
 """Checks that run no model."""
@@ -79,6 +80,7 @@ def test_good_classifier_passes(method, class_folders, tmp_path):
     exam = Examination(make_classifier_config(class_folders, tmp_path / 'work', method))
     results = examine(exam)
     assert all(result.passed for result in results), results
+    assert exam.rehearsal.stumble is None
     assert not (tmp_path / 'work').exists()
     assert set(exam.rehearsal.losses) <= {'task', 'sampler', 'joint'}
     assert (exam.rehearsal.score_s > 0) == (method == 'tjls')
@@ -179,6 +181,24 @@ def test_loss_that_is_not_finite(tiny_config):
     assert 'The loss of stage 0 is' in texts(names['updates'], 'problem')
     assert names['disk'].skipped_for == 'updates'
     assert names['seeds'].passed
+
+
+class Stumbling(QueryStrategy):
+    """Asks for what it did not name among its needs."""
+
+    def select(self, pool, labelled, budget, seed):
+        return pool['probability'].argmax(1)[:budget]
+
+
+def test_strategy_that_would_fail_after_training(class_folders, tmp_path):
+    init_default_scope('mmpretrain')
+    QUERIES.register_module(module=Stumbling, force=True)
+    query = {'method.query': dict(type='tjls_mm.Stumbling', _delete_=True)}
+    data = class_folders, tmp_path / 'work', 'random'
+    exam = Examination(make_classifier_config(*data, **query))
+    result = next(r for r in examine(exam) if r.name == 'updates')
+    assert 'Stumbling cannot select' in texts(result, 'warning')
+    assert 'probability' in texts(result, 'warning')
 
 
 def test_work_dir_that_is_taken(quick, tmp_path):

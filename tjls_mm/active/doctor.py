@@ -271,7 +271,7 @@ def _describe_stages(stages: Sequence[StageSize]) -> Iterator[Finding]:
 
 
 def check_updates(exam: Examination) -> Iterator[Finding]:
-    """Updates of every kind, an evaluation and a scored batch, for real."""
+    """Updates of every kind, an evaluation, a scored batch and a query, for real."""
     plan = exam.plan
     exam.rehearsal = found = rehearse(plan)
     if plan.initial is None:
@@ -281,6 +281,12 @@ def check_updates(exam: Examination) -> Iterator[Finding]:
     yield fact(
         f'{found.iterations} iterations with {images} images each ran; loss {losses}.'
     )
+    if found.stumble:
+        yield warning(
+            f'{plan.method.query["type"]} cannot select from a few images '
+            f'({found.stumble}): if more of them do not help, it fails after stage 0 '
+            'has been trained.'
+        )
     memory = decimal(found.memory)
     if found.capacity is None:
         grew = decimal(found.growth)

@@ -1,4 +1,4 @@
-"""A few real updates and a scored batch, in a folder that is removed."""
+"""A few real updates, a scored batch and a query, in a folder that is removed."""
 
 import contextlib
 import gc
@@ -24,10 +24,13 @@ from tjls_mm.active.plan import TrialPlan
 from tjls_mm.active.stage import build_runner
 from tjls_mm.active.stage_config import StageInputs
 from tjls_mm.errors import InputError
-from tjls_mm.image_ids import write_image_ids
+from tjls_mm.image_ids import read_image_ids, write_image_ids
 from tjls_mm.models.branch import find_joint_learner
+from tjls_mm.outputs import Outputs
 from tjls_mm.outputs.gather import flatten
 from tjls_mm.outputs.readers import DropoutMasks, find_reader
+from tjls_mm.outputs.vocabulary import PRETRAINED_FEATURE
+from tjls_mm.query.selection import check_selection
 from tjls_mm.registry import DATASETS
 from tjls_mm.stage_folder import StageFolder, TrialFolder
 
@@ -49,6 +52,7 @@ class Rehearsal:
         memory: Bytes at most: of tensors on the GPU, or without one of this process.
         growth: Bytes of it that the rehearsal added.
         capacity: Bytes of the GPU, None without one.
+        stumble: What the query strategy raised on these few images, or None.
     """
 
     losses: dict[str, float]
@@ -62,6 +66,7 @@ class Rehearsal:
     memory: int
     growth: int
     capacity: int | None
+    stumble: str | None = None
 
 
 class _StopWatch(Hook):
@@ -86,7 +91,7 @@ class _StopWatch(Hook):
 
 
 def rehearse(plan: TrialPlan) -> Rehearsal:
-    """Train stage 0 for one update of each kind; evaluate and score some images.
+    """Train stage 0 for one update of each kind; evaluate, score and query some images.
 
     The config is that of the stage, with batches and rates as they will be, on a few of
     its images. Where a strategy is to choose what is labelled first, test images stand
@@ -138,7 +143,35 @@ def _rehearse(plan: TrialPlan, folder: TrialFolder) -> Rehearsal:
         memory=memory,
         growth=memory - before,
         capacity=gpu.total_memory if gpu else None,
+        stumble=_try_query(plan, stage) if plan.n_stages > 1 else None,
     )
+
+
+def _try_query(plan: TrialPlan, stage: StageFolder) -> str | None:
+    """Let the strategy choose from what was gathered; what it raises, in words."""
+    needs = plan.query.needs
+    if PRETRAINED_FEATURE in (*needs.pool, *needs.labelled):
+        return None  # they are extracted when the trial starts
+    gathered = plan.deriver.needs
+    pool = Outputs.from_arrays(read_image_ids(stage.pool), {})
+    if needs.pool:
+        pool = Outputs.open(stage.outputs_of('pool'), stage.pool)
+    labelled_ids = read_image_ids(stage.labelled)
+    found = dict(
+        Outputs.open(stage.outputs_of('labelled')) if gathered.gathered else {}
+    )
+    if 'label_count' in needs.labelled:
+        found['label_count'] = plan.source.label_counts(labelled_ids)
+    labelled = Outputs.from_arrays(labelled_ids, found)
+    n_pool = len(pool.image_ids)
+    budget = max(1, n_pool // 4)
+    try:
+        answer = plan.query.select(pool, labelled, budget, plan.seed)
+        check_selection(answer, n_pool, budget, plan.method.query['type'])
+    # Strategies raise whatever they like.
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+    return None
 
 
 def _inputs(plan: TrialPlan, folder: TrialFolder) -> StageInputs:
@@ -260,7 +293,7 @@ def _output_bytes(stage: StageFolder) -> float:
         files = [p for p in stage.outputs_of(part).rglob('*') if p.is_file()]
         n_bytes += sum(path.stat().st_size for path in files)
         lists = {'pool': stage.pool, 'labelled': stage.labelled}
-        n_images += len(lists[part].read_text().split('\n')) - 1 if files else 0
+        n_images += len(read_image_ids(lists[part])) if files else 0
     return n_bytes / n_images if n_images else 0.0
 
 
