@@ -8,7 +8,8 @@ from conftest import command_line, config_path, load_tool, make_classifier_confi
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from tjls_mm.active.doctor import CHECKS, examine, has_problem, smallest_ratio
+from tjls_mm.active.cost_checks import smallest_ratio
+from tjls_mm.active.doctor import CHECKS, examine, has_problem
 from tjls_mm.active.examination import Examination, StageSize
 from tjls_mm.active.rehearsal import Rehearsal
 from tjls_mm.query import QUERIES, QueryStrategy
@@ -246,5 +247,5 @@ def test_tools_exit_with_1_for_problems_only(demo_data, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, 'argv', ['al_train.py', *bad])
     assert load_tool('al_train').main() == 1
     out = capsys.readouterr().out
-    assert "did you mean 'Random'" in out and 'The trial would stop. 1 problem' in out
+    assert 'Randon' in out and 'The trial would stop. 1 problem' in out
     assert not work.exists()
