@@ -114,8 +114,14 @@ def check_duplicates(exam: Examination) -> Iterator[Finding]:
     count = HASHED if exam.all_images else COMPARED
     parts = (('pool', exam.image_ids), ('test', exam.test_ids))
     drawn = [sample_ids(ids, count, exam.seed, f'near {name}') for name, ids in parts]
-    image_ids, n_pool = [*drawn[0], *drawn[1]], len(drawn[0])
-    small = [thumbnail(exam.source.open_image(image_id)) for image_id in image_ids]
+    image_ids, n_pool, small = [*drawn[0], *drawn[1]], len(drawn[0]), []
+    for image_id in image_ids:
+        try:
+            small.append(thumbnail(exam.source.open_image(image_id)))
+        except OSError as error:  # not in the sample that was decoded
+            yield problem(f'{image_id} cannot be read as an image ({error}).')
+    if len(small) < len(image_ids):
+        return
     leaks, in_pool = {}, set()
     for row, close in hash_pairs(small):
         if row < n_pool:
