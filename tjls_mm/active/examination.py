@@ -75,8 +75,8 @@ class Examination:
 
     @property
     def seed(self) -> int:
-        """Of the trial."""
-        return self.cfg.randomness.seed
+        """Of the trial, 0 where the config has none."""
+        return (self.cfg.get('randomness') or {}).get('seed') or 0
 
 
 @dataclass(frozen=True)

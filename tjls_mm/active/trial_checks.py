@@ -47,6 +47,9 @@ def check_config(exam: Examination) -> Iterator[Finding]:
 
 def check_data(exam: Examination) -> Iterator[Finding]:
     """The data source and its image sets."""
+    if not exam.cfg.get('data_source'):
+        yield problem('There is no data_source to look at.')
+        return
     source = build_own(IMAGE_SOURCES, exam.cfg.data_source)
     listed = []
     for split in ('pool', 'test'):
