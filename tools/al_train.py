@@ -17,6 +17,8 @@ def parse_args() -> argparse.Namespace:
     add('--redo-from', type=int, metavar='STAGE', help='redo stages from this one on')
     partial = 'take what people have labelled of a stage, and go on'
     add('--accept-partial', action='store_true', help=partial)
+    dry = 'list what would stop the run, as al_doctor does, and train nothing'
+    add('--dry-run', action='store_true', help=dry)
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     override = 'override settings, e.g. active_learning.budget=50'
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=override)
@@ -44,6 +46,8 @@ def main() -> int:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
         cfg.launcher = args.launcher
+        if args.dry_run:
+            return dry_run(cfg)
         init_launcher(args.launcher, cfg)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         run_stages(cfg, args.redo_from, accept_partial=args.accept_partial)
@@ -62,6 +66,19 @@ def main() -> int:
     finally:
         close_launcher()
     return 0
+
+
+def dry_run(cfg) -> int:
+    """Exit status: 1 if something would stop the run."""
+    from mmengine.registry import init_default_scope
+
+    from tjls_mm.active.doctor import run_doctor
+
+    if int(os.environ.get('RANK', 0)):  # one process looks for all
+        return 0
+    cfg.launcher = 'none'
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    return run_doctor(cfg)
 
 
 if __name__ == '__main__':

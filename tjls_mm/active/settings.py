@@ -111,11 +111,21 @@ def read_settings(cfg: Config) -> tuple[Settings, Method]:
     Raises:
         InputError: If a key is unknown, old or missing, or a value no possible one.
     """
-    raise_first(old_keys(cfg))
-    settings = _read(cfg, 'active_learning', Settings)
-    method = _read(cfg, 'method', Method)
-    raise_first(_problems(settings, method))
-    return settings, method
+    raise_first(setting_problems(cfg))
+    return _read(cfg, 'active_learning', Settings), _read(cfg, 'method', Method)
+
+
+def setting_problems(cfg: Config) -> Iterator[str]:
+    """Keys that are unknown, old or missing, and values that are no possible ones."""
+    yield from old_keys(cfg)
+    sections = []
+    for name, kind in (('active_learning', Settings), ('method', Method)):
+        try:
+            sections.append(_read(cfg, name, kind))
+        except InputError as error:
+            yield str(error)
+    if len(sections) == 2:
+        yield from _problems(*sections)
 
 
 def old_keys(cfg: Config) -> Iterator[str]:

@@ -398,12 +398,13 @@ class Stage:
 
     @contextlib.contextmanager
     def _runner(self, config: Config) -> Iterator[Runner]:
-        runner = _build_runner(config, self.plan.settings.console)
+        runner = build_runner(config, self.plan.settings.console)
         yield runner
         barrier()
 
 
-def _build_runner(cfg: Config, console: str) -> Runner:
+def build_runner(cfg: Config, console: str) -> Runner:
+    """A Runner whose console is as ``active_learning.console`` says."""
     # A Runner is full of reference cycles; the memory of the last would pile up.
     gc.collect()
     if cfg.get('visualizer') is not None:

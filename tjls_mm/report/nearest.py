@@ -4,7 +4,7 @@
 length 1, [0, 2], in blocks, never P x M.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,6 +176,17 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 def hash_duplicates(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
     """Whether an image has a near-duplicate among the others, (P,) bool.
 
+    See ``hash_pairs``.
+    """
+    found = np.zeros(len(thumbnails), bool)
+    for row, close in hash_pairs(thumbnails):
+        found[row] = found[close] = True
+    return found
+
+
+def hash_pairs(thumbnails: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of images, and of their near-duplicates with higher rows, (n,), n > 0.
+
     By the difference hash (whether a grey level is above its left neighbour's, 64 bits)
     and by the grey levels: at most ``HASH_BITS`` of the one and on average
     ``HASH_GREY`` of the other may differ.
@@ -187,21 +198,17 @@ def hash_duplicates(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
     """
     count = len(thumbnails)
     if not count:
-        return np.zeros(0, bool)
+        return
     grey = np.stack(thumbnails).reshape(count, HASH_SIDE, HASH_SIDE + 1)
     signs = np.where(grey[:, :, 1:] > grey[:, :, :-1], 1, -1).reshape(count, -1)
     signs = signs.astype(np.float32)
     grey = grey.reshape(count, -1)
-    found = np.zeros(count, bool)
     with threadpool_limits(1):
         for row in range(count - 1):
-            rest = slice(row + 1, None)
             # Of 64 signs, 64 - 2 d is the product of two that differ in d.
-            bits = (signs.shape[1] - signs[rest] @ signs[row]) / 2
+            bits = (signs.shape[1] - signs[row + 1 :] @ signs[row]) / 2
             close = np.flatnonzero(bits <= HASH_BITS) + row + 1
+            apart = np.abs(grey[close] - grey[row]).mean(1)
+            close = close[apart <= HASH_GREY]
             if len(close):
-                apart = np.abs(grey[close] - grey[row]).mean(1)
-                close = close[apart <= HASH_GREY]
-                found[row] |= len(close) > 0
-                found[close] = True
-    return found
+                yield row, close
