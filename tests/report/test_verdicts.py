@@ -280,7 +280,7 @@ def test_a_control_without_a_common_stage_says_what_its_seeds_have():
     trials[1].rows[1]['n_labelled'] = 250
     comparison = Comparison([*trials, trial('rule', 0, [0.2, 0.4])])
     assert comparison.notes() == [
-        'The control, random, has no labelled images common to all its seeds (seed 0 '
+        'The control, random, has no number of labelled images in all seeds (seed 0 '
         'has 200, 300; seed 1 has 250): no differences, no verdicts.'
     ]
 

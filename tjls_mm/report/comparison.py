@@ -154,7 +154,7 @@ class Comparison:
 
     @cached_property
     def curves(self) -> dict[str, list[dict]]:
-        """The same of the seeds and stages that a curve goes through."""
+        """``mean_rows`` of ``common_rows``, the points that a curve goes through."""
         return {name: mean_rows(self._common[name])[name] for name in self.means}
 
     @property

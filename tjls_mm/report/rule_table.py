@@ -243,7 +243,7 @@ def nothing_common(trials: Sequence[TrialSummary], name: str) -> str:
             f'seed {t.seed} has {_listed([r["n_labelled"] for r in t.rows[1:]])}'
             for t in ordered
         )
-        why = f'has no labelled images common to all its seeds ({"; ".join(found)})'
+        why = f'has no number of labelled images in all seeds ({"; ".join(found)})'
     return f'The control, {name}, {why}: no differences, no verdicts.'
 
 

@@ -56,7 +56,7 @@ def equal_cost_difference(
     Returns:
         In units of ``value``; None where the ranges do not meet.
 
-    >>> equal_cost_difference([10, 1000], [1.0, 5.0], [10, 100], [1.0, 2.0])
+    >>> round(equal_cost_difference([10, 1000], [1.0, 5.0], [10, 100], [1.0, 2.0]), 6)
     1.0
     """
     at = _shared_costs(cost, control_cost)
@@ -64,7 +64,7 @@ def equal_cost_difference(
         return None
     control = _between_stages(at, control_cost, control_value)
     difference = _between_stages(at, cost, value) - control
-    if not at[1:].size:
+    if len(at) == 1:
         return float(difference[0])
     # By parts, of straight lines over log(cost): exact between any two stages.
     slope = np.diff(difference) / np.diff(np.log(at))

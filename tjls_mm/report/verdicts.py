@@ -224,7 +224,7 @@ def measure(
         difference=Effect.of(c.area - other.area for c, other in curves),
         last_difference=Effect.of(c.points[-1] - o.points[-1] for c, o in curves),
         equal_boxes=None if None in boxes else Effect.of(boxes),
-        is_interpolated=has_boxes
+        is_interpolated=None not in boxes
         and any(is_interpolated(c.n_boxes, o.n_boxes) for c, o in curves),
         saved=Effect.of(share_saved(c.added, c.points, o.points) for c, o in curves),
         stage_0=float(np.mean([c.points[0] - o.points[0] for c, o in curves])),
