@@ -1,6 +1,7 @@
 """Label Studio's JSON: the one that tells 'nothing there' from 'skipped', 'not yet'."""
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -78,11 +79,13 @@ class _LabelStudio(AnnotationFormat):
             )
         return f'/data/local-files/?d={quote(below)}'
 
+    @abstractmethod
     def _results(self, image: ImageRecord, suggestions: Mapping[str, Answer]) -> list:
-        raise NotImplementedError
+        """Suggestions for an image as Label Studio's results."""
 
+    @abstractmethod
     def _result(self, sheet: Sheet, entry: Mapping, place: str) -> None:
-        raise NotImplementedError
+        """Note one result of an annotation."""
 
     def _read(self, reading: Reading) -> None:
         names = reading.files.with_suffix('.json')

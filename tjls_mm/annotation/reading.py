@@ -3,6 +3,7 @@
 import collections
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -263,7 +264,7 @@ class Reading:
         self.problem(file, what, advice)
 
 
-class Sheet:
+class Sheet(ABC):
     """What one place of a delivery says about an image.
 
     Attributes:
@@ -300,9 +301,9 @@ class Sheet:
         """Say that it is no answer: 'skipped' or 'unanswered'."""
         self.state = state
 
+    @abstractmethod
     def close(self) -> Answer | None:
         """The answer, or None by ``state``."""
-        raise NotImplementedError
 
 
 class ClassSheet(Sheet):
