@@ -7,6 +7,9 @@ rules = dict(
     entropy=dict(type='tjls_mm.Entropy'),
     margin=dict(type='tjls_mm.Margin'),
     class_balanced=dict(type='tjls_mm.ClassBalanced', output='probability'),
+    balanced_entropy=dict(
+        type='tjls_mm.ClassBalanced', output='probability', score='softmax_entropy'
+    ),
     core_set=dict(type='tjls_mm.CoreSet'),
     badge=dict(type='tjls_mm.BADGE'),
     bait=dict(type='tjls_mm.BAIT'),

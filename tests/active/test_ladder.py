@@ -160,7 +160,7 @@ def test_what_rules_need_together():
         needs_of_all(each)
 
 
-@pytest.mark.parametrize('task', ['detection', 'classification'])
+@pytest.mark.parametrize('task', ['detection', 'classification', 'vocmini'])
 def test_shipped_rules_have_a_control_and_another_draw_of_it(task):
     rules = read_rules(str(ROOT / 'configs' / 'ladders' / f'{task}.py'))
     control, again = rules['random'], rules['random_again']

@@ -22,6 +22,8 @@ MAX_BYTES = 256 << 20
 MAX_FILES = 200_000
 """Entries of one folder or zip."""
 
+# Whatever zipfile raises of a broken file; NotImplementedError is its word for a
+# compression that it does not know.
 _BAD_ZIP = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError),
     *(IndexError, OverflowError, RuntimeError, ValueError),
